@@ -1,0 +1,199 @@
+"""`make dev` in the site and `make demo` in the template, as a newcomer runs them."""
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import urllib.request
+from http.cookiejar import CookieJar
+from urllib.parse import urlencode
+
+import pytest
+from conftest import TEMPLATE, bake, find_pythons, site_environment
+from processes import Process, answers, cannot_run, free_port, wait_for
+
+
+class Visitor:
+    """A visitor without a browser, who keeps cookies and follows redirects."""
+
+    def __init__(self, address):
+        self.address = address
+        cookies = urllib.request.HTTPCookieProcessor(CookieJar())
+        self.opener = urllib.request.build_opener(cookies)
+
+    def get(self, path="/"):
+        with self.opener.open(self.address + path, timeout=30) as response:
+            return response.read().decode()
+
+    def post(self, path, **data):
+        (csrf,) = re.findall(r'name="csrfmiddlewaretoken" value="(\w+)"', self.get())
+        data = urlencode(data | {"csrfmiddlewaretoken": csrf}).encode()
+        with self.opener.open(self.address + path, data, timeout=30) as response:
+            return response.read().decode()
+
+    def tokens(self):
+        return re.findall(r"<code>([0-9a-f]{64})</code>", self.get())
+
+
+@pytest.fixture
+def developed(tmp_path):
+    """A site whose .venv is there already: installing it is tested by `make demo`."""
+    site = bake(tmp_path)
+    (site / ".venv").symlink_to(site_environment(site, "6.1").parent)
+    # Older than what was installed from it, so that make installs nothing into the shared one.
+    os.utime(site / "requirements-dev.txt", (0, 0))
+    return site
+
+
+def make(folder, target, log, **environment):
+    environment = os.environ | {"PORT": str(free_port())} | environment
+    command = ["make", "--no-print-directory", target]
+    return Process(
+        command, log, env=environment, cwd=folder
+    ), f"http://localhost:{environment['PORT']}"
+
+
+def interrupt(process):
+    """Press Ctrl-C; assert that every process ends."""
+    process.send_group(signal.SIGINT)
+    process.wait()
+    wait_for(lambda: not process.children(), what="every process to end")
+
+
+def wait_for_start(address, process):
+    def started():
+        assert process.popen.poll() is None, process.output
+        return answers(f"{address}/readyz")
+
+    wait_for(started, 120, what=process.log)
+
+
+def check_walk(address, process):
+    wait_for_start(address, process)
+    visitor = Visitor(address)
+    visitor.post("/generate-in-background/")
+    wait_for(visitor.tokens, what="the token")
+    return visitor
+
+
+def test_dev_carries_its_own_queue_and_keeps_the_data(developed, tmp_path):
+    process, address = make(developed, "dev", tmp_path / "log")
+    with process:
+        visitor = check_walk(address, process)
+        assert "djDebug" in visitor.get()
+        interrupt(process)
+    with process:
+        wait_for_start(address, process)
+        assert len(visitor.tokens()) == 1
+        interrupt(process)
+
+
+def test_dev_reloads_what_is_edited(developed, tmp_path):
+    process, address = make(developed, "dev", tmp_path / "log")
+    with process:
+        wait_for_start(address, process)
+        template = developed / "tokens/templates/tokens/home.html"
+        template.write_text(template.read_text().replace("Random tokens", "Edited template"))
+        wait_for(lambda: "Edited template" in Visitor(address).get())
+        jobs = developed / "tokens/jobs.py"
+        jobs.write_text(jobs.read_text().replace("value=new_value()", "value='f' * 64"))
+        visitor = Visitor(address)
+        wait_for(lambda: visitor.post("/generate-in-background/"))
+        wait_for(lambda: "f" * 64 in visitor.post("/generate-in-background/"), 60)
+        interrupt(process)
+
+
+def test_dev_starts_web_worker_and_clock_on_real_servers(developed, tmp_path, postgres, redis):
+    process, address = make(
+        developed, "dev", tmp_path / "log", DATABASE_URL=postgres.url(), REDIS_URL=redis.url
+    )
+    with process:
+        check_walk(address, process)
+        for name in ("web", "worker", "clock"):
+            assert re.search(rf"{name}\.1 ", process.output)
+        interrupt(process)
+
+
+def test_a_busy_port_is_one_clear_line(developed):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        done = subprocess.run(
+            ["make", "dev"],
+            cwd=developed,
+            env=os.environ | {"PORT": str(port)},
+            capture_output=True,
+            text=True,
+        )
+    assert done.returncode != 0
+    assert f"Port {port} is busy: choose another, for example PORT={port + 1}." in done.stderr
+
+
+def test_make_lists_its_targets(developed):
+    for folder in (TEMPLATE, developed):
+        output = subprocess.run(["make"], cwd=folder, capture_output=True, text=True).stdout
+        targets = re.findall(r"^([a-z-]+) +\S", output, re.M)
+        assert "test" in targets
+        makefile = (folder / "Makefile").read_text()
+        listed = set(re.findall(r"^\.PHONY: ([a-z-]+)", makefile, re.M)) - {"help", "servers"}
+        assert listed == set(targets)
+
+
+def test_a_missing_env_file_is_made_with_a_fresh_key(developed):
+    old = (developed / ".env").read_text()
+    (developed / ".env").unlink()
+    subprocess.run(["make", ".env"], cwd=developed, check=True)
+    new = (developed / ".env").read_text()
+    assert (developed / ".env").stat().st_mode & 0o777 == 0o600
+    assert re.search(r"^SECRET_KEY=[0-9a-f]{64}$", new, re.M)
+    assert [line.partition("=")[0] for line in new.splitlines()] == [
+        line.partition("=")[0] for line in old.splitlines()
+    ]
+    assert new != old
+
+
+@pytest.mark.slow
+def test_demo_works_on_a_fresh_clone_with_an_empty_home(tmp_path):
+    clone = tmp_path / "a clone"
+    ignore = shutil.ignore_patterns(".git", ".venv", ".cache", ".demo", "__pycache__")
+    shutil.copytree(TEMPLATE, clone, ignore=ignore)
+    home = tmp_path / "home"
+    home.mkdir()
+    process, address = make(clone, "demo", tmp_path / "log", HOME=str(home))
+    with process:
+        visitor = check_walk(address, process)
+        interrupt(process)
+    with process:
+        wait_for_start(address, process)
+        assert len(visitor.tokens()) == 1
+        interrupt(process)
+
+
+PROGRAMS = """
+cat chmod dirname env expand find git grep id ls make mkdir od rm sed sh touch tr uname
+"""
+
+
+@pytest.mark.slow
+def test_demo_bakes_the_lts_where_python_is_older(tmp_path):
+    """On a PATH with Python 3.11 alone, and a .python-version that pyenv could not follow."""
+    pythons = find_pythons()
+    if (3, 11) not in pythons:
+        cannot_run("no Python 3.11 was found")
+    clone = tmp_path / "clone"
+    ignore = shutil.ignore_patterns(".git", ".venv", ".cache", ".demo", "__pycache__")
+    shutil.copytree(TEMPLATE, clone, ignore=ignore)
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name in PROGRAMS.split():
+        if found := shutil.which(name):
+            (programs / name).symlink_to(found)
+    (programs / "python3").symlink_to(pythons[3, 11])
+    process, address = make(
+        clone, "demo", tmp_path / "log", PATH=str(programs), PYENV_ROOT=str(tmp_path)
+    )
+    with process:
+        check_walk(address, process)
+        interrupt(process)
+    assert "rendering with Django 5.2 LTS" in process.output

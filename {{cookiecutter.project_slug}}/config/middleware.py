@@ -1,0 +1,81 @@
+"""Health checks, and the id of the request in every log line."""
+
+import logging
+import re
+from contextvars import ContextVar
+from uuid import uuid4
+
+from django.core.cache import cache
+from django.db import connection
+from django.http import HttpResponse
+
+logger = logging.getLogger(__name__)
+
+request_id = ContextVar("request_id", default="-")
+
+# What Heroku's router accepts as an id from outside: 20 to 200 of these characters.
+REQUEST_ID = re.compile(r"[A-Za-z0-9-]{20,200}")
+
+
+class HealthMiddleware:
+    """Answer `/healthz` (the process lives) and `/readyz` (database and Redis answer too).
+
+    Ahead of all other middleware: a probe has no valid Host header and does not speak HTTPS.
+    """
+
+    def __init__(self, get_response):
+        self.get_response = get_response
+
+    def __call__(self, request):
+        if request.path == "/healthz":
+            return HttpResponse("ok\n", content_type="text/plain")
+        if request.path == "/readyz":
+            return self.ready()
+        return self.get_response(request)
+
+    def ready(self):
+        """Return 200, or 503 naming what does not answer."""
+        failed = []
+        for name, ask in (("database", self.ask_database), ("redis", self.ask_redis)):
+            try:
+                ask()
+            except Exception:
+                logger.exception("%s does not answer", name)
+                failed.append(name)
+        if failed:
+            text = f"no answer from: {', '.join(failed)}\n"
+            return HttpResponse(text, content_type="text/plain", status=503)
+        return HttpResponse("ok\n", content_type="text/plain")
+
+    def ask_database(self):
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+
+    def ask_redis(self):
+        cache.get_master_client().ping()
+
+
+class RequestIDMiddleware:
+    """Take the request's id from X-Request-ID, or make one, and send it back."""
+
+    def __init__(self, get_response):
+        self.get_response = get_response
+
+    def __call__(self, request):
+        given = request.headers.get("X-Request-ID", "")
+        value = given if REQUEST_ID.fullmatch(given) else str(uuid4())
+        token = request_id.set(value)
+        try:
+            response = self.get_response(request)
+        finally:
+            request_id.reset(token)
+        response["X-Request-ID"] = value
+        return response
+
+
+class RequestIDFilter(logging.Filter):
+    """Give each log record the `request_id` it was written under, `-` outside requests."""
+
+    def filter(self, record):
+        record.request_id = request_id.get()
+        return True

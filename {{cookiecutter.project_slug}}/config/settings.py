@@ -1,0 +1,253 @@
+"""Settings of the whole site, read from the environment (in development also from `.env`)."""
+
+import os
+import sys
+from pathlib import Path
+
+from environs import Env, EnvError
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from config.project import CSP_MIDDLEWARE
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+# Heroku names the dyno in every process that it starts.
+HEROKU = "DYNO" in os.environ
+
+# --- What the environment says -------------------------------------------------------------
+
+env = Env()
+env.read_env(BASE_DIR / ".env", recurse=False)
+
+try:
+    DEBUG = env.bool("DEBUG", False)
+
+    # Empty during a build, which needs none; config/checks.py refuses to run the site so.
+    SECRET_KEY = env.str("SECRET_KEY", "")
+    # To rotate: move the old key here, set a new SECRET_KEY, and empty this a month later.
+    SECRET_KEY_FALLBACKS = env.list("SECRET_KEY_FALLBACKS", [])
+
+    ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", [])
+    CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", [])
+    # Visitors come over HTTPS: redirect to it, HSTS, secure cookies.
+    HTTPS = env.bool("HTTPS", not DEBUG)
+
+    DATABASE = env.dj_db_url(
+        "DATABASE_URL",
+        f"sqlite:///{BASE_DIR / 'db.sqlite3'}",
+        conn_max_age=600,
+        conn_health_checks=True,
+    )
+    REDIS_URL = env.str("REDIS_URL", "")
+
+    LOG_LEVEL = env.log_level("LOG_LEVEL", "INFO")
+
+    # The simulated work of a background job, in seconds.
+    TOKEN_WORK_SECONDS = env.float("TOKEN_WORK_SECONDS", 2.0)
+except (EnvError, ValueError) as error:
+    sys.exit(f"The environment is wrong: {error}")
+
+if HEROKU:
+    # The router passes on only requests for the app's own host names.
+    ALLOWED_HOSTS.append(".herokuapp.com")
+
+# --- The site --------------------------------------------------------------------------------
+
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "whitenoise.runserver_nostatic",
+    "django.contrib.staticfiles",
+    "django_htmx",
+    "django_rq",
+    "tokens",
+]
+
+MIDDLEWARE = [
+    "config.middleware.HealthMiddleware",
+    "config.middleware.RequestIDMiddleware",
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    CSP_MIDDLEWARE,
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+
+ROOT_URLCONF = "config.urls"
+WSGI_APPLICATION = "config.wsgi.application"
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    },
+]
+
+LANGUAGE_CODE = "en-us"
+TIME_ZONE = "UTC"
+USE_I18N = False
+USE_TZ = True
+
+# --- Tokens ----------------------------------------------------------------------------------
+
+# Per visitor. The page shows all that one visitor may have, so this bounds its cost as well.
+TOKEN_LIMIT = 10
+TOKEN_PENDING_LIMIT = 5
+TOKEN_LIFETIME_HOURS = 24
+
+# --- Database --------------------------------------------------------------------------------
+
+DATABASES = {"default": DATABASE}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+if DATABASE["ENGINE"] == "django.db.backends.sqlite3":
+    # Web, worker and clock write to one file: readers never wait (WAL), writers queue up at
+    # BEGIN instead of failing half-way with "database is locked".
+    DATABASE["OPTIONS"] = {
+        "init_command": "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;",
+        "transaction_mode": "IMMEDIATE",
+        "timeout": 20,
+    }
+else:
+    # An unreachable server gives the 503 page within seconds. Heroku Postgres insists on TLS.
+    DATABASE.setdefault("OPTIONS", {})["connect_timeout"] = 3
+    if HEROKU:
+        DATABASE["OPTIONS"]["sslmode"] = "require"
+
+# --- Redis: cache and queue ------------------------------------------------------------------
+
+# JSON on both sides: with pickle, whoever can write to Redis could run code here.
+CACHES = {
+    "default": {
+        "BACKEND": "config.redis.RedisCache",
+        "LOCATION": REDIS_URL or "redis://localhost:6379/0",
+        "OPTIONS": {
+            "serializer": "rq.serializers.JSONSerializer",
+            # A visitor does not wait for a dead Redis; RQ's workers raise these by themselves.
+            "socket_connect_timeout": 1,
+            "socket_timeout": 1,
+            "retry": Retry(NoBackoff(), 1),
+        },
+    }
+}
+
+if HEROKU and REDIS_URL.startswith("rediss://"):
+    # Heroku Key-Value Store signs its own certificates, on every plan: the connection is
+    # encrypted, the server is not authenticated.
+    CACHES["default"]["OPTIONS"]["ssl_cert_reqs"] = None
+
+RQ_QUEUES = {
+    "default": {
+        "USE_REDIS_CACHE": "default",
+        "SERIALIZER": "rq.serializers.JSONSerializer",
+        "DEFAULT_TIMEOUT": 30,
+        "DEFAULT_RESULT_TTL": 600,
+    }
+}
+
+# In development without REDIS_URL, `runserver` carries Redis and a worker in its own process.
+EMBEDDED = DEBUG and not REDIS_URL
+if EMBEDDED:
+    from config.embedded import CACHE_OPTIONS
+
+    CACHES["default"]["OPTIONS"] |= CACHE_OPTIONS
+
+# --- Static files ----------------------------------------------------------------------------
+
+STATIC_URL = "static/"
+STATIC_ROOT = BASE_DIR / "staticfiles"
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {
+        "BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"
+        if DEBUG
+        else "whitenoise.storage.CompressedManifestStaticFilesStorage"
+    },
+}
+
+# --- Security --------------------------------------------------------------------------------
+
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in (
+        "UserAttributeSimilarityValidator",
+        "MinimumLengthValidator",
+        "CommonPasswordValidator",
+        "NumericPasswordValidator",
+    )
+]
+
+SECURE_CSP = {
+    "default-src": ["'none'"],
+    "script-src": ["'self'"],
+    "style-src": ["'self'"],
+    "img-src": ["'self'", "data:"],
+    "connect-src": ["'self'"],
+    "form-action": ["'self'"],
+    "base-uri": ["'none'"],
+    "frame-ancestors": ["'none'"],
+}
+
+X_FRAME_OPTIONS = "DENY"
+SESSION_COOKIE_HTTPONLY = True
+VISITOR_COOKIE_NAME = "visitor"
+
+if HTTPS:
+    SECURE_SSL_REDIRECT = True
+    SECURE_HSTS_SECONDS = 60 * 60 * 24 * 365
+    SECURE_HSTS_INCLUDE_SUBDOMAINS = True
+    SECURE_HSTS_PRELOAD = True
+    SESSION_COOKIE_SECURE = True
+    CSRF_COOKIE_SECURE = True
+    # The prefix makes browsers refuse these cookies from a subdomain or without HTTPS.
+    SESSION_COOKIE_NAME = "__Host-sessionid"
+    CSRF_COOKIE_NAME = "__Host-csrftoken"
+    VISITOR_COOKIE_NAME = "__Host-visitor"
+
+# --- Logging ---------------------------------------------------------------------------------
+
+# One line each on standard error, with the id of the request that caused it.
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "filters": {"request_id": {"()": "config.middleware.RequestIDFilter"}},
+    "formatters": {
+        "line": {
+            "format": "level={levelname} logger={name} request_id={request_id} {message}",
+            "style": "{",
+        }
+    },
+    "handlers": {
+        "console": {
+            "class": "logging.StreamHandler",
+            "filters": ["request_id"],
+            "formatter": "line",
+        }
+    },
+    "root": {"handlers": ["console"], "level": LOG_LEVEL},
+    # Django's own handlers would be silent in production or write every line twice.
+    "loggers": {"django": {"handlers": [], "level": LOG_LEVEL}},
+}
+
+# --- Development -----------------------------------------------------------------------------
+
+if DEBUG:
+    INSTALLED_APPS.append("debug_toolbar")
+    MIDDLEWARE.insert(2, "debug_toolbar.middleware.DebugToolbarMiddleware")
+    # Not by INTERNAL_IPS: in Docker the browser has the address of a gateway, not known ahead.
+    DEBUG_TOOLBAR_CONFIG = {"SHOW_TOOLBAR_CALLBACK": lambda request: True}

@@ -1,0 +1,17 @@
+"""URLs of the site. `/healthz` and `/readyz` are answered by config/middleware.py."""
+
+from django.conf import settings
+from django.contrib import admin
+from django.urls import include, path
+
+urlpatterns = [
+    path("", include("tokens.urls")),
+    path("admin/", admin.site.urls),
+]
+
+handler500 = "config.views.server_error"
+
+if settings.DEBUG:
+    from debug_toolbar.toolbar import debug_toolbar_urls
+
+    urlpatterns += debug_toolbar_urls()

@@ -1,0 +1,36 @@
+"""Gunicorn, on Heroku and in the production image alike. It reads this file by itself."""
+
+import os
+import sys
+
+# Heroku's router speaks to [::]:$PORT; an IPv6 socket accepts IPv4 too.
+bind = f"[::]:{os.environ.get('PORT', '8000')}"
+
+# Heroku sets WEB_CONCURRENCY by the dyno's size: 2 with 512 MB.
+workers = int(os.environ.get("WEB_CONCURRENCY", "2"))
+worker_class = "gthread"
+# Each thread keeps one connection to Postgres and one to Redis; the README counts them.
+threads = 4
+# Threads that wait for the interpreter lock get it after 0.5 ms instead of 5 ms.
+sys.setswitchinterval(0.0005)
+# Load the site once and share its memory between the workers.
+preload_app = True
+
+# Heroku's router gives up after 30 s; a request older than that answers nobody.
+timeout = 30
+# SIGKILL follows SIGTERM after 30 s on Heroku: finish the running requests before.
+graceful_timeout = 20
+# Longer than the 90 s after which Heroku's router closes an idle connection.
+keepalive = 95
+
+# The heartbeat file in memory: a slow disk must not look like a dead worker.
+if os.path.isdir("/dev/shm"):
+    worker_tmp_dir = "/dev/shm"
+# It would be a socket under $HOME, which is read-only in the image.
+control_socket_disable = True
+
+accesslog = "-"
+access_log_format = (
+    "method=%(m)s path=%(U)s status=%(s)s bytes=%(B)s ms=%(M)s "
+    'request_id=%({x-request-id}o)s from=%(h)s agent="%(a)s"'
+)

@@ -1,0 +1,78 @@
+import pytest
+from django.contrib.auth.models import Permission
+from django.urls import reverse
+from django_rq.urls import get_admin_urlpatterns, get_api_urlpatterns
+
+from tokens import jobs
+
+pytestmark = pytest.mark.django_db
+
+# Something for each argument that a URL of the dashboard takes.
+ARGUMENTS = {
+    "queue_index": 0,
+    "scheduler_index": 0,
+    "connection_index": 0,
+    "job_id": "job",
+    "result_id": "result",
+    "key": "key",
+    "scheduler_name": "name",
+    "cron_job_name": "name",
+    "token": "token",
+}
+
+DASHBOARD = [
+    reverse(
+        f"admin:django_rq_{pattern.name}",
+        kwargs={name: ARGUMENTS[name] for name in pattern.pattern.converters}
+        | {name: ARGUMENTS[name] for name in pattern.pattern.regex.groupindex},
+    )
+    for pattern in get_admin_urlpatterns() + get_api_urlpatterns()
+]
+
+
+@pytest.fixture
+def staff(django_user_model, client):
+    user = django_user_model.objects.create_user("staff", password="password", is_staff=True)
+    client.force_login(user)
+    return user
+
+
+def test_the_list_of_tokens_shows_no_value(admin_client, token):
+    response = admin_client.get(reverse("admin:tokens_token_changelist"))
+    assert str(token.pk) in response.text
+    assert token.value not in response.text
+
+
+def test_the_page_of_a_token_shows_no_value_and_no_way_to_change_it(admin_client, token):
+    url = reverse("admin:tokens_token_change", args=[token.pk])
+    assert token.value not in admin_client.get(url).text
+    assert admin_client.post(url, {"state": "failed"}).status_code == 403
+    assert admin_client.get(reverse("admin:tokens_token_add")).status_code == 403
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_dashboard_shows_the_queue_under_a_policy_of_its_own(admin_client, pending):
+    jobs.enqueue(pending)
+    response = admin_client.get(reverse("admin:django_rq_jobs", args=[0]))
+    assert str(pending.pk) in response.text
+    assert "'unsafe-inline'" in response["Content-Security-Policy"]
+
+
+def test_staff_with_the_permission_may_open_the_dashboard(client, staff):
+    staff.user_permissions.add(Permission.objects.get(codename="admin"))
+    assert client.get(reverse("admin:django_rq_home")).status_code == 200
+
+
+@pytest.mark.parametrize("method", ["get", "post"])
+@pytest.mark.parametrize("url", DASHBOARD)
+def test_staff_without_the_permission_may_open_nothing_of_it(client, staff, url, method):
+    assert getattr(client, method)(url).status_code == 403
+
+
+@pytest.mark.parametrize("method", ["get", "post"])
+@pytest.mark.parametrize("url", DASHBOARD)
+def test_nobody_else_may_open_anything_of_it(client, url, method):
+    response = getattr(client, method)(url)
+    assert response.status_code in (302, 401)
+    if response.status_code == 302:
+        assert response["Location"].startswith(reverse("admin:login"))

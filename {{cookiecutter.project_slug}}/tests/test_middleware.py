@@ -1,0 +1,65 @@
+import logging
+
+import pytest
+from django.db import OperationalError
+
+from config.middleware import RequestIDFilter
+
+pytestmark = pytest.mark.django_db
+
+GIVEN = "12345678-1234-1234-1234-123456789012"
+
+
+def test_healthz_answers_any_host_without_asking_anything(client, settings, no_redis):
+    settings.SECURE_SSL_REDIRECT = True
+    response = client.get("/healthz", headers={"host": "10.0.0.1"})
+    assert (response.status_code, response.text) == (200, "ok\n")
+
+
+def test_readyz_asks_database_and_redis(client):
+    assert client.get("/readyz").status_code == 200
+
+
+def test_readyz_names_what_does_not_answer(client, no_redis, monkeypatch):
+    def cursor():
+        raise OperationalError("no database")
+
+    monkeypatch.setattr("config.middleware.connection.cursor", cursor)
+    response = client.get("/readyz")
+    assert response.status_code == 503
+    assert response.text == "no answer from: database, redis\n"
+
+
+def test_the_id_that_the_router_gave_comes_back(client):
+    assert client.get("/", headers={"x-request-id": GIVEN})["X-Request-ID"] == GIVEN
+
+
+@pytest.mark.parametrize("given", ["", "short", "x" * 201, "a b c d e f g h i j k\nforged"])
+def test_a_request_gets_an_id_of_its_own_otherwise(client, given):
+    made = client.get("/", headers={"x-request-id": given})["X-Request-ID"]
+    assert len(made) == 36
+    assert made != client.get("/")["X-Request-ID"]
+
+
+def test_log_lines_carry_the_id_of_their_request(client, monkeypatch):
+    def log_it(request):
+        record = logging.makeLogRecord({"msg": "seen"})
+        RequestIDFilter().filter(record)
+        seen.append(record.request_id)
+
+    seen = []
+    monkeypatch.setattr("tokens.views.get_visitor", log_it)
+    client.get("/", headers={"x-request-id": GIVEN})
+    assert seen == [GIVEN]
+
+
+def test_log_lines_outside_requests_have_a_dash():
+    record = logging.makeLogRecord({})
+    assert RequestIDFilter().filter(record)
+    assert record.request_id == "-"
+
+
+def test_pages_have_a_policy_without_inline_scripts_and_styles(client):
+    policy = client.get("/")["Content-Security-Policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy

@@ -1,0 +1,38 @@
+from contextlib import contextmanager
+from types import SimpleNamespace
+from uuid import UUID
+
+from django.conf import settings
+from django.core.checks.security.base import _check_secret_key as secret_key_is_strong
+
+from tokens import models
+
+
+def test_a_value_is_fit_for_a_secret_key_and_needs_no_quoting():
+    values = {models.new_value() for _ in range(100)}
+    assert len(values) == 100
+    assert all(secret_key_is_strong(value) for value in values)
+    assert all(value.isalnum() for value in values)
+
+
+def test_postgres_is_asked_for_a_lock_of_the_visitor(monkeypatch):
+    executed = []
+
+    @contextmanager
+    def cursor():
+        yield SimpleNamespace(execute=lambda sql, params: executed.append((sql, params)))
+
+    connection = SimpleNamespace(vendor="postgresql", cursor=cursor)
+    monkeypatch.setattr(models, "connection", connection)
+    models.lock(UUID(int=2**128 - 1))
+    # The largest number that Postgres takes, a signed one of 64 bits.
+    assert executed == [("SELECT pg_advisory_xact_lock(%s)", [2**63 - 1])]
+
+
+def test_a_token_names_itself_by_its_id_not_by_its_value():
+    token = models.Token(value="secret")
+    assert str(token) == str(token.pk)
+
+
+def test_the_page_can_show_all_that_a_visitor_may_have():
+    assert settings.TOKEN_PENDING_LIMIT <= settings.TOKEN_LIMIT

@@ -1,0 +1,54 @@
+import re
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parent.parent
+
+
+def wanted(name):
+    """Return the requirements of a .in file, those that it includes with -r as well."""
+    found = []
+    for line in (ROOT / name).read_text().splitlines():
+        line = line.partition("#")[0].strip()
+        if line.startswith("-r "):
+            found += wanted(line.removeprefix("-r "))
+        elif line:
+            found.append(Requirement(line))
+    return found
+
+
+@pytest.mark.parametrize("name", ["requirements", "requirements-dev"])
+def test_the_lock_pins_what_is_asked_for_with_hashes(name):
+    lock = (ROOT / f"{name}.txt").read_text()
+    pinned = {}
+    for package, version in re.findall(r"^([\w.-]+)\S*==(\S+).*\\\n +--hash=sha256:", lock, re.M):
+        pinned[canonicalize_name(package)] = version
+    for requirement in wanted(f"{name}.in"):
+        version = pinned.get(canonicalize_name(requirement.name))
+        assert version, f"{requirement} is not in {name}.txt: run `make deps`"
+        assert requirement.specifier.contains(version), f"run `make deps` for {requirement}"
+
+
+@pytest.mark.parametrize("name", ["requirements", "requirements-dev"])
+def test_the_lock_has_nothing_that_nobody_asked_for(name):
+    lock = (ROOT / f"{name}.txt").read_text()
+    asked = {canonicalize_name(requirement.name) for requirement in wanted(f"{name}.in")}
+    for entry in re.split(r"\n(?=\w)", lock):
+        if re.search(r"via.*-r requirements", entry, re.S):
+            package = canonicalize_name(re.split(r"==|\[", entry)[0])
+            assert package in asked, f"{package} is in {name}.txt only: run `make deps`"
+
+
+def test_development_has_the_versions_of_production():
+    pins = [
+        set(re.findall(r"^\S+==[^\s;]+", (ROOT / f"{name}.txt").read_text(), re.M))
+        for name in ("requirements", "requirements-dev")
+    ]
+    assert pins[0] <= pins[1]
+
+
+def test_production_has_none_of_the_tools():
+    assert "django-debug-toolbar" not in (ROOT / "requirements.txt").read_text()

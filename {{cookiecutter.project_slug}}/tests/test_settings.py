@@ -1,0 +1,143 @@
+import os
+import runpy
+from pathlib import Path
+
+import pytest
+from environs import Env
+
+from config import checks
+
+ROOT = Path(__file__).parent.parent
+
+PRODUCTION = {
+    "SECRET_KEY": "k" * 50,
+    "DATABASE_URL": "postgres://user:secret@db:5432/name",
+    "REDIS_URL": "redis://redis:6379/0",
+}
+
+
+@pytest.fixture
+def load(monkeypatch):
+    """Return a function that runs the settings in an environment with nothing but its own."""
+
+    def load(**environment):
+        monkeypatch.setattr(Env, "read_env", lambda *args, **kwargs: None)
+        monkeypatch.setattr(os, "environ", environment)
+        return runpy.run_path(str(ROOT / "config" / "settings.py"))
+
+    return load
+
+
+def test_an_empty_environment_is_production_on_nothing(load):
+    settings = load()
+    assert settings["DEBUG"] is False
+    assert settings["SECRET_KEY"] == ""
+    assert "debug_toolbar" not in settings["INSTALLED_APPS"]
+    assert not settings["EMBEDDED"]
+
+
+def test_production_is_https_only(load):
+    settings = load(**PRODUCTION)
+    assert settings["SECURE_SSL_REDIRECT"]
+    assert settings["SECURE_HSTS_SECONDS"] == 31_536_000
+    for cookie in ("SESSION", "CSRF", "VISITOR"):
+        assert settings[f"{cookie}_COOKIE_NAME"].startswith("__Host-")
+
+
+def test_development_has_the_toolbar_and_carries_its_own_queue(load):
+    settings = load(DEBUG="true")
+    assert "debug_toolbar" in settings["INSTALLED_APPS"]
+    assert settings["DEBUG_TOOLBAR_CONFIG"]["SHOW_TOOLBAR_CALLBACK"](None)
+    assert settings["EMBEDDED"]
+    assert "SECURE_SSL_REDIRECT" not in settings
+
+
+def test_sqlite_waits_for_its_lock(load):
+    options = load(DATABASE_URL="sqlite:////data/db.sqlite3")["DATABASES"]["default"]["OPTIONS"]
+    assert options["transaction_mode"] == "IMMEDIATE"
+    assert options["timeout"] == 20
+    assert "WAL" in options["init_command"]
+
+
+def test_postgres_connections_are_kept_and_checked(load):
+    database = load(**PRODUCTION)["DATABASES"]["default"]
+    assert database["CONN_MAX_AGE"] == 600
+    assert database["CONN_HEALTH_CHECKS"]
+    assert "sslmode" not in database["OPTIONS"]
+
+
+def test_heroku_has_tls_without_authentication_and_its_own_hosts(load):
+    settings = load(
+        **PRODUCTION | {"DYNO": "web.1", "REDIS_URL": "rediss://:secret@host:6380"},
+        ALLOWED_HOSTS="example.org",
+    )
+    assert settings["DATABASES"]["default"]["OPTIONS"]["sslmode"] == "require"
+    assert settings["CACHES"]["default"]["OPTIONS"]["ssl_cert_reqs"] is None
+    assert settings["ALLOWED_HOSTS"] == ["example.org", ".herokuapp.com"]
+
+
+def test_only_heroku_goes_without_authentication(load):
+    settings = load(**PRODUCTION | {"REDIS_URL": "rediss://host:6380"})
+    assert "ssl_cert_reqs" not in settings["CACHES"]["default"]["OPTIONS"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("DEBUG", "perhaps"),
+        ("HTTPS", "perhaps"),
+        ("DATABASE_URL", "nonsense://host"),
+        ("LOG_LEVEL", "LOUD"),
+        ("TOKEN_WORK_SECONDS", "long"),
+    ],
+)
+def test_a_value_that_does_not_parse_stops_the_start_in_one_line(load, name, value):
+    with pytest.raises(SystemExit) as error:
+        load(**PRODUCTION | {name: value})
+    assert name in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+# --- The checks ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def environment(monkeypatch):
+    monkeypatch.setattr(os, "environ", dict(PRODUCTION))
+    return os.environ
+
+
+def messages():
+    return [error.msg for error in checks.check_environment()]
+
+
+def test_a_full_environment_passes(environment):
+    assert messages() == []
+
+
+@pytest.mark.parametrize("name", PRODUCTION)
+def test_what_is_missing_is_named_with_the_command_that_sets_it(environment, name):
+    environment[name] = ""
+    (message,) = messages()
+    assert message.startswith(f"{name} is not set. On Heroku: heroku ")
+
+
+def test_development_needs_none(environment, settings):
+    environment.clear()
+    settings.DEBUG = True
+    assert messages() == []
+
+
+def test_debug_on_heroku_is_an_error(environment, settings):
+    settings.DEBUG = settings.HEROKU = True
+    assert messages() == ["DEBUG is on. Turn it off: heroku config:unset DEBUG"]
+
+
+def test_the_server_refuses_to_start_without_them(environment):
+    environment["SECRET_KEY"] = ""
+    with pytest.raises(SystemExit, match="SECRET_KEY is not set"):
+        runpy.run_path(str(ROOT / "config" / "wsgi.py"))
+
+
+def test_the_server_starts_with_them(environment):
+    assert callable(runpy.run_path(str(ROOT / "config" / "wsgi.py"))["application"])

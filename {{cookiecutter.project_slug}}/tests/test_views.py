@@ -1,0 +1,274 @@
+import re
+from datetime import timedelta
+from uuid import uuid4
+
+import pytest
+from django.conf import settings
+from django.db import OperationalError
+from django.test import Client
+from django.urls import reverse
+from django.utils import timezone
+
+from tokens import jobs
+from tokens.models import Token
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+HOME = reverse("tokens:home")
+PROGRESS = reverse("tokens:progress")
+
+
+def texts(response):
+    return [str(message) for message in response.context["messages"]]
+
+
+def test_a_new_visitor_sees_an_empty_list_without_a_query(client, django_assert_num_queries):
+    with django_assert_num_queries(0):
+        response = client.get(HOME)
+    assert "No tokens yet" in response.text
+    assert settings.VISITOR_COOKIE_NAME not in response.cookies
+
+
+def test_pages_with_tokens_are_not_stored(client, token):
+    assert "no-store" in client.get(HOME)["Cache-Control"]
+
+
+def test_generate_makes_a_token_at_once(client):
+    response = client.post(reverse("tokens:generate"), follow=True)
+    token = Token.objects.get()
+    assert token.state == Token.State.READY
+    assert re.fullmatch(r"[0-9a-f]{64}", token.value)
+    assert token.value in response.text
+
+
+def test_the_visitor_is_remembered_by_a_cookie_that_scripts_cannot_read(client):
+    cookie = client.post(reverse("tokens:generate")).cookies[settings.VISITOR_COOKIE_NAME]
+    assert cookie["httponly"]
+    assert cookie["samesite"] == "Lax"
+    client.post(reverse("tokens:generate"))
+    assert Token.objects.values("visitor").distinct().count() == 1
+
+
+def test_a_forged_cookie_is_nobody(client, token):
+    client.cookies[settings.VISITOR_COOKIE_NAME] = f"{token.visitor}:forged"
+    assert token.value not in client.get(HOME).text
+
+
+def test_generate_in_background_shows_progress_then_the_token(client, work):
+    response = client.post(reverse("tokens:generate_in_background"), follow=True)
+    assert "<progress" in response.text
+    assert "Queued" in response.text
+    assert 'http-equiv="refresh"' in response.text
+    work()
+    response = client.get(HOME)
+    assert Token.objects.get().value in response.text
+    assert "<progress" not in response.text
+    assert 'http-equiv="refresh"' not in response.text
+
+
+def test_the_page_shows_how_far_the_job_is(client, pending, queue):
+    jobs.enqueue(pending)
+    job = queue.fetch_job(str(pending.pk))
+    job.meta["progress"] = 35
+    job.save_meta()
+    job.set_status("started")
+    response = client.get(HOME)
+    assert "Running" in response.text
+    assert 'value="35"' in response.text
+
+
+def test_a_job_that_waits_for_another_attempt_is_shown_so(client, pending, queue):
+    jobs.enqueue(pending)
+    queue.fetch_job(str(pending.pk)).set_status("scheduled")
+    assert "Retrying" in client.get(HOME).text
+
+
+def test_home_takes_one_query_whatever_it_shows(
+    client, visitor, token, pending, django_assert_num_queries
+):
+    Token.objects.create(visitor=visitor, state="failed")
+    with django_assert_num_queries(1):
+        assert client.get(HOME).text.count('<li id="token-') == 3
+
+
+def test_tokens_are_listed_newest_first(client, visitor):
+    for age in (2, 1, 3):
+        created = timezone.now() - timedelta(hours=age)
+        Token.objects.create(visitor=visitor, state="ready", value=f"age {age}", created=created)
+    shown = re.findall(r"<code>(.*)</code>", client.get(HOME).text)
+    assert shown[-3:] == ["age 1", "age 2", "age 3"]
+
+
+def test_expired_tokens_are_not_listed(client, token):
+    Token.objects.update(created=timezone.now() - timedelta(hours=25))
+    assert token.value not in client.get(HOME).text
+
+
+def test_nobody_sees_another_visitors_tokens(token):
+    other = Client()
+    other.post(reverse("tokens:generate"))
+    assert token.value not in other.get(HOME).text
+    assert token.value not in other.get(PROGRESS, {"token": token.pk}).text
+
+
+@pytest.mark.parametrize("name", ["delete", "delete_all", "retry"])
+def test_nobody_changes_another_visitors_tokens(token, name):
+    Token.objects.update(state="failed")
+    Client().post(reverse(f"tokens:{name}"), {"token": token.pk})
+    other = Client()
+    other.post(reverse("tokens:generate"))
+    other.post(reverse(f"tokens:{name}"), {"token": token.pk})
+    assert Token.objects.filter(pk=token.pk, state="failed").exists()
+
+
+# --- Progress --------------------------------------------------------------------------------
+
+
+def test_progress_takes_one_query_and_no_session(client, pending, django_assert_num_queries):
+    with django_assert_num_queries(1):
+        response = client.get(PROGRESS, {"token": pending.pk})
+    assert "<progress" in response.text
+    assert f"token={pending.pk}" in response.text
+    assert not response.cookies
+
+
+def test_progress_ends_when_nothing_is_pending(client, token):
+    response = client.get(PROGRESS, {"token": token.pk})
+    assert token.value in response.text
+    assert "Your token is ready." in response.text
+    assert "hx-trigger" not in response.text
+
+
+def test_progress_says_when_a_token_could_not_be_made(client, visitor):
+    failed = Token.objects.create(visitor=visitor, state="failed")
+    assert "A token could not be made." in client.get(PROGRESS, {"token": failed.pk}).text
+
+
+def test_progress_removes_what_is_gone(client, visitor):
+    gone = uuid4()
+    assert f'id="token-{gone}" hx-swap-oob="delete"' in client.get(PROGRESS, {"token": gone}).text
+
+
+def test_progress_ignores_what_is_no_id(client, visitor):
+    assert client.get(PROGRESS, {"token": "<script>"}).status_code == 200
+
+
+# --- Deleting and trying again ---------------------------------------------------------------
+
+
+def test_delete_deletes_one(client, visitor, token, pending):
+    response = client.post(reverse("tokens:delete"), {"token": token.pk}, follow=True)
+    assert list(Token.objects.all()) == [pending]
+    assert texts(response) == ["Deleted."]
+
+
+def test_delete_of_what_is_gone_says_nothing(client, visitor):
+    response = client.post(reverse("tokens:delete"), {"token": "none"}, follow=True)
+    assert response.status_code == 200
+    assert texts(response) == []
+
+
+def test_delete_all_asks_first(client, token, pending):
+    assert "You have 2 tokens" in client.get(reverse("tokens:delete_all")).text
+    assert Token.objects.count() == 2
+    response = client.post(reverse("tokens:delete_all"), follow=True)
+    assert Token.objects.count() == 0
+    assert texts(response) == ["Deleted 2 tokens."]
+
+
+def test_a_failed_token_can_be_tried_again(client, visitor, work):
+    failed = Token.objects.create(visitor=visitor, state="failed")
+    assert "Try again" in client.get(HOME).text
+    client.post(reverse("tokens:retry"), {"token": failed.pk})
+    work()
+    token = Token.objects.get()
+    assert token.pk != failed.pk
+    assert token.state == Token.State.READY
+
+
+def test_only_a_failed_token_is_tried_again(client, token):
+    client.post(reverse("tokens:retry"), {"token": token.pk})
+    assert list(Token.objects.all()) == [token]
+
+
+@pytest.mark.parametrize(
+    "name", ["generate", "generate_in_background", "retry", "delete", "progress", "home"]
+)
+def test_state_changes_by_post_only(client, name):
+    method = client.post if name in ("progress", "home") else client.get
+    assert method(reverse(f"tokens:{name}")).status_code == 405
+
+
+@pytest.mark.parametrize(
+    "name", ["generate", "generate_in_background", "retry", "delete", "delete_all"]
+)
+def test_every_post_needs_a_csrf_token(name):
+    response = Client(enforce_csrf_checks=True).post(reverse(f"tokens:{name}"))
+    assert response.status_code == 403
+    assert "This form has expired" in response.text
+
+
+# --- Limits and faults -----------------------------------------------------------------------
+
+
+def test_a_visitor_can_have_so_many_tokens(client, visitor):
+    Token.objects.bulk_create(
+        Token(visitor=visitor, state="ready") for _ in range(settings.TOKEN_LIMIT)
+    )
+    response = client.post(reverse("tokens:generate"), follow=True)
+    assert Token.objects.count() == settings.TOKEN_LIMIT
+    assert texts(response) == [f"You have {settings.TOKEN_LIMIT} tokens: delete one first."]
+
+
+def test_a_visitor_can_have_so_many_pending(client, visitor, queue):
+    Token.objects.bulk_create(Token(visitor=visitor) for _ in range(settings.TOKEN_PENDING_LIMIT))
+    response = client.post(reverse("tokens:generate_in_background"), follow=True)
+    assert queue.count == 0
+    assert texts(response) == ["5 of your tokens are still being made: wait for one to arrive."]
+    client.post(reverse("tokens:generate"))
+    assert Token.objects.filter(state="ready").count() == 1
+
+
+def test_without_redis_a_background_token_is_accepted_and_comes_late(client, no_redis):
+    response = client.post(reverse("tokens:generate_in_background"), follow=True)
+    assert Token.objects.get().state == Token.State.PENDING
+    assert "The queue does not answer" in texts(response)[0]
+    assert "Queued" in response.text
+
+
+def test_without_redis_a_token_is_made_at_once(client, no_redis):
+    client.post(reverse("tokens:generate"))
+    assert Token.objects.get().state == Token.State.READY
+
+
+def test_an_unreachable_database_gives_a_503_page(visitor, client, monkeypatch):
+    def fail(self, visitor):
+        raise OperationalError("no database")
+
+    monkeypatch.setattr("tokens.models.TokenQuerySet.of", fail)
+    client.raise_request_exception = False
+    response = client.get(HOME)
+    assert response.status_code == 503
+    assert response["Retry-After"]
+    assert "Back in a moment" in response.text
+
+
+def test_an_error_gives_a_500_page(client, monkeypatch):
+    monkeypatch.setattr("tokens.views.get_visitor", lambda request: 1 / 0)
+    client.raise_request_exception = False
+    response = client.get(HOME)
+    assert response.status_code == 500
+    assert "Something went wrong" in response.text
+    assert "ZeroDivisionError" not in response.text
+
+
+def test_a_missing_page_gives_a_404_page(client):
+    response = client.get("/nowhere/")
+    assert response.status_code == 404
+    assert "Page not found" in response.text
+
+
+def test_a_foreign_host_gives_a_400_page(client):
+    response = client.get(HOME, headers={"host": "example.org"})
+    assert response.status_code == 400
+    assert "Bad request" in response.text

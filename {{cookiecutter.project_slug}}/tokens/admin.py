@@ -1,0 +1,67 @@
+from functools import wraps
+
+from django.contrib import admin
+from django.core.exceptions import PermissionDenied
+from django_rq.admin import QueueAdmin
+from django_rq.models import Dashboard
+
+from config.project import SITE_NAME, csp_override
+from tokens.models import Token
+
+admin.site.site_title = admin.site.site_header = SITE_NAME
+
+# The dashboard's pages carry inline scripts and styles.
+DASHBOARD_CSP = {
+    "default-src": ["'self'"],
+    "script-src": ["'self'", "'unsafe-inline'"],
+    "style-src": ["'self'", "'unsafe-inline'"],
+    "img-src": ["'self'", "data:"],
+    "form-action": ["'self'"],
+    "base-uri": ["'none'"],
+    "frame-ancestors": ["'none'"],
+}
+
+
+@admin.register(Token)
+class TokenAdmin(admin.ModelAdmin):
+    """Shows staff which tokens exist, never their values."""
+
+    list_display = ["id", "state", "created"]
+    list_filter = ["state", "created"]
+    fields = readonly_fields = ["id", "visitor", "state", "created"]
+    show_full_result_count = False
+
+    def has_add_permission(self, request):
+        return False
+
+    def has_change_permission(self, request, obj=None):
+        return False
+
+
+def protect(view):
+    """Open a view of the dashboard to those with the permission `django_rq.admin` only.
+
+    By itself django-rq hides no more than the link to it from other staff.
+    """
+
+    @wraps(view)
+    def wrapper(request, *args, **kwargs):
+        if request.user.is_authenticated and not request.user.has_perm("django_rq.admin"):
+            raise PermissionDenied
+        return view(request, *args, **kwargs)
+
+    return csp_override(DASHBOARD_CSP)(wrapper)
+
+
+admin.site.unregister(Dashboard)
+
+
+@admin.register(Dashboard)
+class DashboardAdmin(QueueAdmin):
+    """The RQ dashboard, behind its permission."""
+
+    def get_urls(self):
+        urls = super().get_urls()
+        for url in urls:
+            url.callback = protect(url.callback)
+        return urls

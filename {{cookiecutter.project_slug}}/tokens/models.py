@@ -1,0 +1,100 @@
+import secrets
+from datetime import timedelta
+from uuid import uuid4
+
+from django.conf import settings
+from django.db import connection, models
+from django.utils import timezone
+
+
+class LimitReached(Exception):
+    """A visitor has as many tokens as they may have. The message says what to do."""
+
+
+class TokenQuerySet(models.QuerySet):
+    def of(self, visitor):
+        """Return the visitor's tokens that have not expired, newest first; one query.
+
+        `visitor` is the UUID from their cookie, or None for a visitor without one.
+        """
+        if visitor is None:
+            return self.none()
+        return self.filter(visitor=visitor, created__gt=expiry()).order_by("-created")
+
+    def expired(self):
+        return self.filter(created__lte=expiry())
+
+    def pending(self):
+        return self.filter(state=Token.State.PENDING)
+
+    def create_within_limits(self, visitor, **fields):
+        """Create a token for the visitor, or raise LimitReached. Call it in a transaction."""
+        lock(visitor)
+        states = list(self.of(visitor).values_list("state", flat=True))
+        if len(states) >= settings.TOKEN_LIMIT:
+            raise LimitReached(f"You have {settings.TOKEN_LIMIT} tokens: delete one first.")
+        pending = states.count(Token.State.PENDING)
+        if fields.get("state") == Token.State.PENDING and pending >= settings.TOKEN_PENDING_LIMIT:
+            raise LimitReached(
+                f"{pending} of your tokens are still being made: wait for one to arrive."
+            )
+        return self.create(visitor=visitor, **fields)
+
+
+class Token(models.Model):
+    """A random token of one visitor, who is known only by a random id in a cookie."""
+
+    class State(models.TextChoices):
+        PENDING = "pending"
+        READY = "ready"
+        FAILED = "failed"
+
+    id = models.UUIDField(primary_key=True, default=uuid4, editable=False)
+    visitor = models.UUIDField(editable=False)
+    value = models.CharField(max_length=64, blank=True, editable=False)
+    state = models.CharField(max_length=7, choices=State, default=State.PENDING, editable=False)
+    created = models.DateTimeField(default=timezone.now, editable=False)
+
+    objects = TokenQuerySet.as_manager()
+
+    class Meta:
+        indexes = [
+            # The visitor's list, already in its order.
+            models.Index(fields=["visitor", "-created"], name="token_visitor_created"),
+            # The purge, and the sweep of what is pending.
+            models.Index(fields=["created"], name="token_created"),
+            models.Index(
+                fields=["created"], name="token_pending", condition=models.Q(state="pending")
+            ),
+        ]
+
+    def __str__(self):
+        return str(self.pk)
+
+    @property
+    def is_pending(self):
+        return self.state == self.State.PENDING
+
+
+def expiry():
+    """Return the time before which tokens were created that have expired by now."""
+    return timezone.now() - timedelta(hours=settings.TOKEN_LIFETIME_HOURS)
+
+
+def new_value():
+    """Return 256 random bits as 64 hexadecimal digits.
+
+    Fit for a SECRET_KEY (Django's check W009 wants 50 characters), and the same in a shell, in
+    an env file and in a URL, because nothing in it needs quoting.
+    """
+    return secrets.token_hex(32)
+
+
+def lock(visitor):
+    """Let one transaction at a time count and create this visitor's tokens.
+
+    SQLite needs no lock: its transactions that write follow one another (see the settings).
+    """
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [visitor.int >> 65])

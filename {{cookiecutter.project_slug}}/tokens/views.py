@@ -1,0 +1,122 @@
+from uuid import UUID, uuid4
+
+from django.contrib import messages
+from django.db import transaction
+from django.shortcuts import redirect, render
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
+from redis.exceptions import RedisError
+
+from tokens import jobs
+from tokens.models import LimitReached, Token, new_value
+from tokens.visitors import get_visitor, remember_visitor
+
+
+@require_safe
+@never_cache
+def home(request):
+    """Show the visitor's tokens."""
+    tokens = list(Token.objects.of(get_visitor(request)))
+    jobs.add_progress(tokens)
+    pending = [token for token in tokens if token.is_pending]
+    return render(request, "tokens/home.html", {"tokens": tokens, "pending": pending})
+
+
+@require_safe
+@never_cache
+def progress(request):
+    """Return the list items of the tokens named by `token`, for htmx to swap in.
+
+    The page polls this while some of its tokens are pending.
+    """
+    shown = parse_ids(request.GET.getlist("token"))
+    tokens = list(Token.objects.of(get_visitor(request)).filter(pk__in=shown))
+    jobs.add_progress(tokens)
+    context = {
+        "tokens": tokens,
+        "pending": [token for token in tokens if token.is_pending],
+        "arrived": [token for token in tokens if not token.is_pending],
+        "gone": shown - {token.pk for token in tokens},
+    }
+    return render(request, "tokens/progress.html", context)
+
+
+@require_POST
+def generate(request):
+    """Make a token at once."""
+    return create_token(request, state=Token.State.READY, value=new_value())
+
+
+@require_POST
+def generate_in_background(request):
+    """Make a token in a background job."""
+    return create_token(request, state=Token.State.PENDING)
+
+
+@require_POST
+def retry(request):
+    """Ask anew for a token that could not be made; the failed one goes."""
+    failed = Token.objects.filter(state=Token.State.FAILED)
+    return create_token(request, instead_of=posted(request, failed), state=Token.State.PENDING)
+
+
+@require_POST
+def delete(request):
+    """Delete one token of the visitor."""
+    if posted(request, Token.objects).delete()[0]:
+        messages.success(request, "Deleted.")
+    return redirect("tokens:home")
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@never_cache
+def delete_all(request):
+    """Delete all tokens of the visitor, after asking for confirmation."""
+    tokens = Token.objects.of(get_visitor(request))
+    if request.method != "POST":
+        return render(request, "tokens/delete_all.html", {"count": tokens.count()})
+    deleted, _ = tokens.delete()
+    messages.success(request, f"Deleted {deleted} token{'' if deleted == 1 else 's'}.")
+    return redirect("tokens:home")
+
+
+def create_token(request, *, instead_of=None, **fields):
+    """Create a token of the visitor, enqueue its job if it is pending, and go back home.
+
+    `instead_of` is a queryset of tokens to delete in the same transaction; when it is given and
+    finds none, nothing is created.
+    """
+    visitor = get_visitor(request) or uuid4()
+    response = redirect("tokens:home")
+    try:
+        with transaction.atomic():
+            if instead_of is not None and not instead_of.delete()[0]:
+                return response
+            token = Token.objects.create_within_limits(visitor, **fields)
+            if token.is_pending:
+                jobs.enqueue(token)
+    except LimitReached as error:
+        messages.error(request, str(error))
+        return response
+    except RedisError:
+        # Committed all the same: the job is enqueued after the commit.
+        messages.warning(request, "The queue does not answer just now. Your token will come late.")
+    remember_visitor(response, visitor)
+    return response
+
+
+def posted(request, tokens):
+    """Return those of the queryset `tokens` that the form names and the visitor owns."""
+    ids = parse_ids(request.POST.getlist("token"))
+    return tokens.filter(pk__in=ids, visitor=get_visitor(request))
+
+
+def parse_ids(texts):
+    """Return the set of UUIDs among the texts; what is none names no token."""
+    ids = set()
+    for text in texts:
+        try:
+            ids.add(UUID(text))
+        except ValueError:
+            continue
+    return ids
