@@ -106,6 +106,8 @@ def test_dev_reloads_what_is_edited(developed, tmp_path):
         wait_for(lambda: "Edited template" in Visitor(address).get())
         jobs = developed / "tokens/jobs.py"
         jobs.write_text(jobs.read_text().replace("value=new_value()", "value='f' * 64"))
+        # What is edited before the server's first look at the files is no change to it.
+        wait_for(lambda: jobs.touch() or "jobs.py changed" in process.output)
         wait_for(lambda: token_of_a_new_visitor(address) == "f" * 64, 60)
         interrupt(process)
 
