@@ -51,10 +51,16 @@ lint: .venv/installed  ## check the style of the template's own code
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 
+.PHONY: bench
+bench: .venv/installed servers  ## measure the site against baselines, as ratios
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement benchmarks/requirements.txt
+	@$(BIN)/python benchmarks/run.py
+
 .PHONY: deps
 deps: .venv/installed  ## upgrade every pinned version, the template's and the site's
-	@$(BIN)/uv pip compile --quiet --upgrade --universal --generate-hashes --python-version 3.11 \
-	--custom-compile-command "make deps" --output-file tests/requirements.txt tests/requirements.in
+	@for folder in tests benchmarks; do $(BIN)/uv pip compile --quiet --upgrade --universal --generate-hashes \
+	--python-version 3.11 --custom-compile-command "make deps" \
+	--output-file $$folder/requirements.txt $$folder/requirements.in || exit 1; done
 	@for django in 6.1 5.2; do rm -rf .cache/deps && \
 	$(BIN)/cookiecutter --no-input --default-config --output-dir .cache/deps . django_version=$$django create_git_repo=no >/dev/null && \
 	$(MAKE) --no-print-directory -C .cache/deps/my_site deps && \
