@@ -46,6 +46,10 @@ servers:
 test: .venv/installed servers  ## run the tests; SLOW=1 runs the slow ones too
 	@$(BIN)/pytest $(if $(SLOW),,-m "not slow") $(ARGS)
 
+.PHONY: screenshots
+screenshots: .venv/installed servers  ## take the README's screenshots anew
+	@SCREENSHOTS=$(CURDIR)/docs $(BIN)/pytest -n0 -k test_screenshots tests/test_browser.py
+
 .PHONY: lint
 lint: .venv/installed  ## check the style of the template's own code
 	@$(BIN)/ruff check .

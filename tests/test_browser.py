@@ -463,7 +463,7 @@ def test_staff_see_tokens_and_jobs_but_no_values(page):
     expect(tokens(page)).to_have_count(2)
     log_in(page)
     page.get_by_role("link", name="Tokens", exact=True).last.click()
-    expect(page.locator("#result_list")).to_contain_text("ready")
+    expect(page.locator("#result_list")).to_contain_text("Ready")
     assert value not in page.content()
     page.goto("/admin/django_rq/dashboard/")
     page.get_by_role("link", name="default").first.click()
