@@ -2,7 +2,9 @@
 
 import ast
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +18,7 @@ WORDS_PER_MINUTE = 200
 # Who runs the commands of the READMEs: each must match a pattern here.
 COMMANDS = {
     r"make (demo|dev|\.env)": "tests/test_make.py",
-    r"make (lint|format|shell)": "here",
+    r"make (deps|lint|format|shell)": "here",
     r"make test( SLOW=1)?": ".ci/run, and tests/test_site.py for the site",
     r"\.venv/bin/python manage\.py makemigrations": "here",
     r"\.venv/bin/python manage\.py createsuperuser": "tests/test_browser.py",
@@ -188,6 +190,28 @@ def questions():
 def test_the_questions_are_those_of_the_template():
     table = questions()
     assert f"\n\n{table}\n\n" in (TEMPLATE / "README.md").read_text(), f"paste this:\n{table}"
+
+
+@pytest.mark.slow
+def test_deps_pins_everything_anew(tmp_path):
+    """What it picks depends on the day; each lock must still be one, with hashes."""
+    clone = tmp_path / "clone"
+    ignore = shutil.ignore_patterns(".git", ".venv", ".cache", ".demo", "__pycache__")
+    shutil.copytree(TEMPLATE, clone, ignore=ignore)
+    (clone / ".venv").symlink_to(TEMPLATE / ".venv")
+    locks = [*clone.glob("templates/*.txt"), clone / "tests/requirements.txt"]
+    assert len(locks) == 5
+    for lock in locks:
+        lock.write_text(f"# old\n{lock.read_text()}")
+    # Older than what was installed from it, so that make installs nothing.
+    os.utime(clone / "tests/requirements.txt", (0, 0))
+    done = subprocess.run(["make", "deps"], cwd=clone, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for lock in locks:
+        pinned = re.findall(r"^[\w.-]+(?:\[.*\])?==", lock.read_text(), re.M)
+        assert len(pinned) >= 10, lock
+        assert "# old" not in lock.read_text()
+        assert lock.read_text().count("--hash=sha256:") >= len(pinned)
 
 
 def test_the_first_result_is_on_the_first_screen():
