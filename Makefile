@@ -25,9 +25,10 @@ demo: .demo/my_site  ## render the template with its defaults and start the site
 	|| { echo "No Python 3.11 or newer with venv was found: install it (on Debian: python3 and python3-venv)." >&2; exit 1; }; \
 	django=$$("$$python" -c 'import sys; print("6.1" if sys.version_info >= (3, 12) else "5.2")'); \
 	if [ $$django = 5.2 ]; then echo "Django 6.1 needs Python 3.12, and $$python is older: rendering with Django 5.2 LTS."; fi; \
+	echo "Rendering the template and installing the site, which takes a minute or two ..."; \
 	"$$python" -m venv --clear .demo/venv \
 	&& .demo/venv/bin/python -m pip install --quiet --disable-pip-version-check $(COOKIECUTTER) \
-	&& .demo/venv/bin/cookiecutter --no-input --default-config --output-dir .demo . django_version=$$django create_git_repo=no
+	&& .demo/venv/bin/cookiecutter --no-input --default-config --output-dir .demo . django_version=$$django create_git_repo=no >/dev/null
 
 .venv/installed: tests/requirements.txt
 	@python=$$($(call find-python,3,11)) \
@@ -46,6 +47,10 @@ servers:
 test: .venv/installed servers  ## run the tests; SLOW=1 runs the slow ones too
 	@$(BIN)/pytest $(if $(SLOW),,-m "not slow") $(ARGS)
 
+.PHONY: screenshots
+screenshots: .venv/installed servers  ## take the README's screenshots anew
+	@SCREENSHOTS=$(CURDIR)/docs $(BIN)/pytest -n0 -k test_screenshots tests/test_browser.py
+
 .PHONY: lint
 lint: .venv/installed  ## check the style of the template's own code
 	@$(BIN)/ruff check .
@@ -61,7 +66,7 @@ deps: .venv/installed  ## upgrade every pinned version, the template's and the s
 	@for folder in tests benchmarks; do $(BIN)/uv pip compile --quiet --upgrade --universal --generate-hashes \
 	--python-version 3.11 --custom-compile-command "make deps" \
 	--output-file $$folder/requirements.txt $$folder/requirements.in || exit 1; done
-	@for django in 6.1 5.2; do rm -rf .cache/deps && \
+	@for django in $$($(BIN)/python -c 'import json; print(*json.load(open("cookiecutter.json"))["django_version"])'); do rm -rf .cache/deps && \
 	$(BIN)/cookiecutter --no-input --default-config --output-dir .cache/deps . django_version=$$django create_git_repo=no >/dev/null && \
 	$(MAKE) --no-print-directory -C .cache/deps/my_site deps && \
 	for name in requirements requirements-dev; do cp .cache/deps/my_site/$$name.txt templates/$$name-$$django.txt || exit 1; done || exit 1; done

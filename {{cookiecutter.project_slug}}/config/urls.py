@@ -2,11 +2,15 @@
 
 from django.conf import settings
 from django.contrib import admin
+from django.shortcuts import redirect
+from django.templatetags.static import static
 from django.urls import include, path
 
 urlpatterns = [
     path("", include("tokens.urls")),
     path("admin/", admin.site.urls),
+    # Where browsers look for it on pages that name none, the admin's say.
+    path("favicon.ico", lambda request: redirect(static("tokens/favicon.svg"))),
 ]
 
 handler500 = "config.views.server_error"

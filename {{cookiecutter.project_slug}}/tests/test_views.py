@@ -262,8 +262,10 @@ def test_an_error_gives_a_500_page(client, monkeypatch):
     assert "ZeroDivisionError" not in response.text
 
 
-def test_a_missing_page_gives_a_404_page(client):
-    response = client.get("/nowhere/")
+def test_a_missing_page_gives_a_404_page_without_a_query(client, django_assert_num_queries):
+    client.cookies["sessionid"] = "x"
+    with django_assert_num_queries(0):
+        response = client.get("/nowhere/")
     assert response.status_code == 404
     assert "Page not found" in response.text
 
@@ -272,3 +274,7 @@ def test_a_foreign_host_gives_a_400_page(client):
     response = client.get(HOME, headers={"host": "example.org"})
     assert response.status_code == 400
     assert "Bad request" in response.text
+
+
+def test_the_icon_is_found_where_browsers_look_for_it(client):
+    assert client.get("/favicon.ico")["Location"] == "/static/tokens/favicon.svg"

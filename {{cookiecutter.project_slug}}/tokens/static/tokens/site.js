@@ -1,12 +1,13 @@
-// Copying, and the keyboard's place after a swap. Everything else is plain forms and htmx.
+// Copying, the keyboard's place after a swap, and a word when the site does not answer.
+// Everything else is plain forms and htmx.
 
 document.addEventListener("click", async (event) => {
   const button = event.target.closest(".copy");
   if (!button) return;
   const code = button.closest(".token").querySelector("code");
-  const said = (await copy(code)) ? "Copied" : "Press Ctrl+C";
-  button.textContent = said;
-  announce(said);
+  const copied = await copy(code);
+  button.textContent = copied ? "Copied" : "Selected";
+  announce(copied ? "Copied." : "Selected: press Ctrl+C or ⌘C to copy.");
   setTimeout(() => (button.textContent = "Copy"), 2000);
 });
 
@@ -29,9 +30,25 @@ function announce(text) {
 }
 
 // htmx gives the focus back to an element with the same id. When that one is gone, a deleted
-// token's button say, the page's main part takes it rather than the top of the document.
-document.addEventListener("htmx:afterSettle", () => {
-  if (document.activeElement === document.body) {
-    document.getElementById("main").focus({ preventScroll: true });
-  }
+// token's button say, the row now in its place has it; without one, the page's main part.
+let focused = false;
+let place = -1;
+
+document.addEventListener("htmx:beforeSwap", () => {
+  focused = document.activeElement !== document.body;
+  place = rows().indexOf(document.activeElement.closest(".token"));
 });
+
+document.addEventListener("htmx:afterSettle", () => {
+  if (!focused || document.activeElement !== document.body) return;
+  const row = place < 0 ? null : rows()[Math.min(place, rows().length - 1)];
+  const next = row ?? document.getElementById("main");
+  next.tabIndex = -1;
+  next.focus();
+});
+
+function rows() {
+  return [...document.querySelectorAll(".token")];
+}
+
+document.addEventListener("htmx:sendError", () => announce("The site does not answer. Please try again."));
