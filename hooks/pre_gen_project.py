@@ -38,6 +38,9 @@ def check_text(question):
     # Controls, line and paragraph separators, lone surrogates: no file format takes them all.
     if any(unicodedata.category(character) in {"Cc", "Cs", "Zl", "Zp"} for character in answer):
         return "contains a control character: write plain text on one line"
+    # Taken as it stands now, but `cruft update` reads every answer as a template.
+    if re.search(r"[{][#%{]", answer):
+        return "contains a tag of Jinja's: write no { before another {, a % or a #"
     if len(answer) > MAX_LENGTH[question]:
         return f"is too long: write at most {MAX_LENGTH[question]} characters"
     return None
