@@ -30,7 +30,7 @@ EMAIL = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]+@[A-Za-z0-9-]+(\.[A-Za-z0-9
 
 def check_text(question):
     """Return what is wrong with a free-text answer, or None."""
-    answer = ANSWERS[question]
+    answer = ANSWERS[question] or ""  # null in a configuration file is None
     if not answer.strip():
         return "is empty: write something"
     if answer != answer.strip():
@@ -57,7 +57,7 @@ def check_email(question):
 
 def check_slug(question):
     """Return what is wrong with the name of the folder, or None."""
-    slug = ANSWERS[question]
+    slug = ANSWERS[question] or ""
     if not re.fullmatch(r"[a-z]([a-z0-9_]{0,48}[a-z0-9])?", slug):
         return (
             "is not a name for a folder: write at most 50 lower-case letters a-z, digits and "
@@ -81,21 +81,6 @@ CHECKS = {
 }
 
 
-def remove_parents():
-    """Remove the empty folders that a slug with slashes has made on the way to this one.
-
-    Cookiecutter itself removes only the innermost, and complains when it finds it gone.
-    """
-    folder = os.getcwd()
-    os.chdir(os.sep)
-    try:
-        while True:
-            os.rmdir(folder)
-            folder = os.path.dirname(folder)
-    except OSError:
-        pass  # not empty, or not ours
-
-
 def main():
     if os.listdir():
         sys.exit(
@@ -105,8 +90,6 @@ def main():
     problems = {question: check(question) for question, check in CHECKS.items()}
     lines = [f"{question} {problem}." for question, problem in problems.items() if problem]
     if lines:
-        if re.search(r"[/\\]", ANSWERS["project_slug"]):
-            remove_parents()
         sys.exit("\n".join(lines))
 
 
