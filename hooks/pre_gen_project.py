@@ -1,5 +1,6 @@
 """Refuse bad answers before anything is written: one line each, then a non-zero exit."""
 
+import ast
 import json
 import keyword
 import os
@@ -7,8 +8,10 @@ import re
 import sys
 import unicodedata
 
-# Through JSON in a raw string: an answer is data here, whatever quotes or braces it contains.
-ANSWERS = json.loads(r'''{{ cookiecutter | tojson }}''')  # fmt: skip
+# Through JSON in a raw string: an answer is data here, whatever quotes or braces it contains. And
+# through repr in the JSON, which keeps apart the two halves of a character that YAML can give.
+ANSWERS = r'''{{ cookiecutter.items() | list | string | tojson }}'''  # fmt: skip
+ANSWERS = dict(ast.literal_eval(json.loads(ANSWERS)))
 
 # Longest answers, in characters.
 MAX_LENGTH = {"project_name": 100, "description": 200, "author_name": 100, "author_email": 254}

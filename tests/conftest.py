@@ -31,6 +31,13 @@ def _home(tmp_path_factory):
         yield
 
 
+def pytest_terminal_summary(terminalreporter):
+    """Show what tests have recorded about themselves, like the seed of what they tried."""
+    for report in terminalreporter.getreports("passed"):
+        for name, value in report.user_properties:
+            terminalreporter.write_line(f"{name}: {value}")
+
+
 def bake(folder, **answers):
     """Render the template into the folder with these answers; return the path of the site."""
     return Path(

@@ -30,6 +30,7 @@ REFUSED = [
     ("project_name", "a\u2028b", "contains a control character: write plain text on one line"),
     ("description", None, "is empty: write something"),
     ("project_name", "{{ x", "contains a tag of Jinja's: write no { before another {, a % or a #"),
+    ("project_name", "\ud83e\udd8a", "contains a control character: write plain text on one"),
     ("project_name", "x" * 101, "is too long: write at most 100 characters"),
     ("description", "", "is empty: write something"),
     ("description", "x" * 201, "is too long: write at most 200 characters"),
