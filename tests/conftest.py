@@ -38,8 +38,11 @@ def pytest_terminal_summary(terminalreporter):
             terminalreporter.write_line(f"{name}: {value}")
 
 
-def bake(folder, **answers):
-    """Render the template into the folder with these answers; return the path of the site."""
+def bake(folder, hooks=True, **answers):
+    """Render the template into the folder with these answers; return the path of the site.
+
+    Without hooks it is quicker, has no .env and checks no answer.
+    """
     return Path(
         cookiecutter(
             str(TEMPLATE),
@@ -47,6 +50,7 @@ def bake(folder, **answers):
             extra_context=answers,
             output_dir=str(folder),
             default_config=True,
+            accept_hooks=hooks,
         )
     )
 
