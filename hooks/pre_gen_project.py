@@ -84,6 +84,21 @@ CHECKS = {
 }
 
 
+def remove_parents():
+    """Remove the empty folders that a slug with slashes has made on the way to this one.
+
+    Cookiecutter itself removes only the innermost, and complains when it finds it gone.
+    """
+    folder = os.getcwd()
+    os.chdir(os.sep)
+    try:
+        while True:
+            os.rmdir(folder)
+            folder = os.path.dirname(folder)
+    except OSError:
+        pass  # not empty, or not ours
+
+
 def main():
     if os.listdir():
         sys.exit(
@@ -93,6 +108,8 @@ def main():
     problems = {question: check(question) for question, check in CHECKS.items()}
     lines = [f"{question} {problem}." for question, problem in problems.items() if problem]
     if lines:
+        if re.search(r"[/\\]", ANSWERS["project_slug"] or ""):
+            remove_parents()
         sys.exit("\n".join(lines))
 
 

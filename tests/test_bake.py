@@ -158,7 +158,7 @@ def test_answers_are_found_verbatim_where_they_are_used(tmp_path):
 
 
 def test_python_and_html_are_valid_as_they_stand_in_the_template():
-    source = TEMPLATE / "{{cookiecutter.__folder}}"
+    source = TEMPLATE / "{{cookiecutter.project_slug}}"
     tags = 0
     for path in source.rglob("*"):
         if not path.is_file() or "__pycache__" in path.parts:

@@ -21,7 +21,7 @@ import jinja2
 import pytest
 import yaml
 from conftest import DJANGO_VERSIONS, TEMPLATE, site_environment
-from cookiecutter.exceptions import FailedHookException
+from cookiecutter.exceptions import FailedHookException, OutputDirExistsException
 from cookiecutter.main import cookiecutter as bake_with
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
@@ -157,7 +157,7 @@ def small_template(tmp_path_factory, in_process):
     same = shutil.ignore_patterns(".*", "__pycache__", "tests")
     template = folder / "template"
     shutil.copytree(TEMPLATE, template, ignore=same)
-    source = TEMPLATE / "{{cookiecutter.__folder}}"
+    source = TEMPLATE / "{{cookiecutter.project_slug}}"
     kept = {".env.example"}  # the hook makes .env from it
     for path in source.rglob("*"):
         name = re.sub(r"{#.*#}", "", str(path.relative_to(source)))
@@ -242,6 +242,16 @@ def try_answers(count, template, folder, in_process, record_property):
         except FailedHookException as refusal:
             outcomes["refused"] += 1
             check_refused(str(refusal), given, folder, before)
+        except (OutputDirExistsException, OSError, ValueError) as error:
+            # A slug that is a path: Cookiecutter could not make the folder, or the hook has
+            # refused it and removed the folder with its parents.
+            if isinstance(error.__context__, FailedHookException):
+                outcomes["refused"] += 1
+                check_refused(str(error.__context__), given, folder, before)
+            else:
+                outcomes["refused by Cookiecutter"] += 1
+                assert not re.fullmatch(r"[a-z][a-z0-9_]*", given["project_slug"][:255])
+                assert set(folder.rglob("*")) == before
         else:
             outcomes["baked"] += 1
             try:
@@ -256,7 +266,7 @@ def try_answers(count, template, folder, in_process, record_property):
         monkeypatch.chdir(sites)
         check()
     assert (sites / "mine").read_text() == "mine"
-    assert min(outcomes["refused"], outcomes["baked"]) > count / 5
+    assert min(outcomes["refused"], outcomes["baked"]) > count / 6
     record_property("hostile answers", f"seed {number}: {dict(outcomes)}")
 
 

@@ -18,7 +18,7 @@ from test_site import run
 
 CRUFT = Path(sys.executable).with_name("cruft")
 YEAR = datetime.now(UTC).year
-SITE = "{{cookiecutter.__folder}}"
+SITE = "{{cookiecutter.project_slug}}"
 
 
 def cruft(site, *arguments):
