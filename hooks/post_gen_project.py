@@ -9,6 +9,10 @@ from pathlib import Path
 
 ANSWERS = json.loads(r'''{{ cookiecutter | tojson }}''')  # fmt: skip
 
+# Set when a Git hook bakes a site; they would send these commands to that hook's repository.
+OTHER_REPOSITORY = {"GIT_COMMON_DIR", "GIT_DIR", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY"}
+OTHER_REPOSITORY |= {"GIT_NAMESPACE", "GIT_PREFIX", "GIT_WORK_TREE"}
+
 
 def write_env():
     """Write .env from .env.example, readable by its owner only.
@@ -31,7 +35,7 @@ def write_env():
 
 def git(*arguments):
     """Run git here, whatever repository the environment points at; raise if it fails."""
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("GIT_DIR")}
+    environment = {k: v for k, v in os.environ.items() if k not in OTHER_REPOSITORY}
     subprocess.run(["git", *arguments], check=True, capture_output=True, text=True, env=environment)
 
 
@@ -41,7 +45,7 @@ def create_git_repo():
         git("-c", "init.defaultBranch=main", "init", "--quiet")
         git("add", "--all")
         git("commit", "--quiet", "--message", "Start from cookiecutter-django-docker-heroku")
-    except FileNotFoundError:
+    except OSError:
         return "Git is not installed, so there is no repository yet: install it, then git init."
     except subprocess.CalledProcessError as error:
         reason = (error.stderr.strip() or error.stdout.strip()).splitlines()[-1:]
@@ -53,6 +57,8 @@ def create_git_repo():
 
 
 def main():
+    # A console may lack a letter of the folder's name; that should not cost the site.
+    sys.stdout.reconfigure(errors="backslashreplace")
     write_env()
     trouble = create_git_repo() if ANSWERS["create_git_repo"] else None
     if trouble:

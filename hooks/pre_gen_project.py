@@ -1,5 +1,6 @@
 """Refuse bad answers before anything is written: one line each, then a non-zero exit."""
 
+import ast
 import json
 import keyword
 import os
@@ -7,8 +8,10 @@ import re
 import sys
 import unicodedata
 
-# Through JSON in a raw string: an answer is data here, whatever quotes or braces it contains.
-ANSWERS = json.loads(r'''{{ cookiecutter | tojson }}''')  # fmt: skip
+# Through JSON in a raw string: an answer is data here, whatever quotes or braces it contains. And
+# through repr in the JSON, which keeps apart the two halves of a character that YAML can give.
+ANSWERS = r'''{{ cookiecutter.items() | list | string | tojson }}'''  # fmt: skip
+ANSWERS = dict(ast.literal_eval(json.loads(ANSWERS)))
 
 # Longest answers, in characters.
 MAX_LENGTH = {"project_name": 100, "description": 200, "author_name": 100, "author_email": 254}
@@ -30,7 +33,7 @@ EMAIL = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]+@[A-Za-z0-9-]+(\.[A-Za-z0-9
 
 def check_text(question):
     """Return what is wrong with a free-text answer, or None."""
-    answer = ANSWERS[question]
+    answer = ANSWERS[question] or ""  # null in a configuration file is None
     if not answer.strip():
         return "is empty: write something"
     if answer != answer.strip():
@@ -38,6 +41,9 @@ def check_text(question):
     # Controls, line and paragraph separators, lone surrogates: no file format takes them all.
     if any(unicodedata.category(character) in {"Cc", "Cs", "Zl", "Zp"} for character in answer):
         return "contains a control character: write plain text on one line"
+    # Taken as it stands now, but `cruft update` reads every answer as a template.
+    if re.search(r"[{][#%{]", answer):
+        return "contains a tag of Jinja's: write no { before another {, a % or a #"
     if len(answer) > MAX_LENGTH[question]:
         return f"is too long: write at most {MAX_LENGTH[question]} characters"
     return None
@@ -54,7 +60,7 @@ def check_email(question):
 
 def check_slug(question):
     """Return what is wrong with the name of the folder, or None."""
-    slug = ANSWERS[question]
+    slug = ANSWERS[question] or ""
     if not re.fullmatch(r"[a-z]([a-z0-9_]{0,48}[a-z0-9])?", slug):
         return (
             "is not a name for a folder: write at most 50 lower-case letters a-z, digits and "
@@ -102,7 +108,7 @@ def main():
     problems = {question: check(question) for question, check in CHECKS.items()}
     lines = [f"{question} {problem}." for question, problem in problems.items() if problem]
     if lines:
-        if re.search(r"[/\\]", ANSWERS["project_slug"]):
+        if re.search(r"[/\\]", ANSWERS["project_slug"] or ""):
             remove_parents()
         sys.exit("\n".join(lines))
 

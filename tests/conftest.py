@@ -31,8 +31,18 @@ def _home(tmp_path_factory):
         yield
 
 
-def bake(folder, **answers):
-    """Render the template into the folder with these answers; return the path of the site."""
+def pytest_terminal_summary(terminalreporter):
+    """Show what tests have recorded about themselves, like the seed of what they tried."""
+    for report in terminalreporter.getreports("passed"):
+        for name, value in report.user_properties:
+            terminalreporter.write_line(f"{name}: {value}")
+
+
+def bake(folder, hooks=True, **answers):
+    """Render the template into the folder with these answers; return the path of the site.
+
+    Without hooks it is quicker, has no .env and checks no answer.
+    """
     return Path(
         cookiecutter(
             str(TEMPLATE),
@@ -40,6 +50,7 @@ def bake(folder, **answers):
             extra_context=answers,
             output_dir=str(folder),
             default_config=True,
+            accept_hooks=hooks,
         )
     )
 

@@ -28,6 +28,9 @@ REFUSED = [
     ("project_name", " x", "has spaces around it: write it without"),
     ("project_name", "a\nb", "contains a control character: write plain text on one line"),
     ("project_name", "a\u2028b", "contains a control character: write plain text on one line"),
+    ("description", None, "is empty: write something"),
+    ("project_name", "{{ x", "contains a tag of Jinja's: write no { before another {, a % or a #"),
+    ("project_name", "\ud83e\udd8a", "contains a control character: write plain text on one"),
     ("project_name", "x" * 101, "is too long: write at most 100 characters"),
     ("description", "", "is empty: write something"),
     ("description", "x" * 201, "is too long: write at most 200 characters"),
@@ -38,7 +41,7 @@ REFUSED = [
     ("author_email", "a b@example.com", "is not an email address"),
     *(
         ("project_slug", slug, "is not a name for a folder: write at most 50")
-        for slug in ("My_Site", "my-site", "1site", "site_", "sité", "x" * 51, "-x")
+        for slug in (None, "My_Site", "my-site", "1site", "site_", "sité", "x" * 51, "-x")
     ),
     *(
         ("project_slug", slug, f"have taken: write another, like {slug}_site")
@@ -53,7 +56,8 @@ def test_a_bad_answer_is_refused_in_one_line_and_leaves_nothing(
 ):
     # On the command line, where an answer cannot hold everything that a file can.
     config = tmp_path / "config.yaml"
-    config.write_text(json.dumps({"default_context": {question: answer}}))
+    raw = answer and answer.replace("{{", "{{ '{{' }}")
+    config.write_text(json.dumps({"default_context": {question: raw}}))
     folder = tmp_path / "sites"
     folder.mkdir()
     done = cookiecutter(folder, "--no-input", "--config-file", str(config))
@@ -91,7 +95,7 @@ def test_a_slug_with_slashes_leaves_no_parents(slug, tmp_path):
     (folder / "mine").touch()
     done = cookiecutter(folder, "--no-input", f"project_slug={slug.format(folder=tmp_path)}")
     assert done.returncode != 0
-    assert "project_slug is not a name for a folder" in done.stderr
+    assert "project_slug is not a name for a folder: write at most 50" in done.stderr
     assert [path.name for path in tmp_path.rglob("*")] == ["sites", "mine"]
 
 
@@ -108,13 +112,13 @@ def test_a_folder_that_is_not_empty_is_refused_even_when_overwriting(tmp_path):
 
 
 def test_prompts_are_sentences_and_answers_are_taken(tmp_path):
-    typed = 'Typed {{ 7*7 }}\ntyped_site\nIt\'s "quoted".\nAda\nada@example.com\n2\n2\n3\n1\nn\n'
+    typed = 'Typed {7*7}\ntyped_site\nIt\'s "quoted".\nAda\nada@example.com\n2\n2\n3\n1\nn\n'
     done = cookiecutter(tmp_path, input=typed)
     assert done.returncode == 0, done.stderr
     assert "What is the site called?" in done.stdout
     assert "5.2 LTS, supported until April 2028" in done.stdout
     site = tmp_path / "typed_site"
-    assert (site / "README.md").read_text().startswith("# Typed {{ 7*7 }}\n")
+    assert (site / "README.md").read_text().startswith("# Typed {7*7}\n")
     assert (site / ".python-version").read_text() == "3.12\n"
     assert not (site / ".git").exists()
 
@@ -130,6 +134,10 @@ def test_the_next_steps_are_said(tmp_path):
 def test_a_name_in_any_script_gives_a_slug(tmp_path):
     site = bake(tmp_path, project_name="Žluťoučký kůň: 2. Auflage")
     assert site.name == "zlutoucky_kun_2_auflage"
+    site = bake(tmp_path, project_name="A Site With As Long A Name As These Forty-Nine Are")
+    assert site.name == "a_site_with_as_long_a_name_as_these_forty_nine_are"
+    site = bake(tmp_path, project_name="A Site With As Long A Name As These Forty-Nine Or More")
+    assert site.name == "a_site_with_as_long_a_name_as_these_forty_nine_or"
 
 
 def test_without_git_there_is_a_site_and_a_line(tmp_path):
@@ -162,8 +170,7 @@ def test_git_stays_in_the_site_when_it_is_baked_from_a_git_hook(tmp_path):
     done = cookiecutter(tmp_path, "--no-input", env=os.environ | environment)
     assert done.stderr == ""
     assert (tmp_path / "my_site" / ".git").exists()
-    log = subprocess.run(["git", "log"], cwd=other, capture_output=True, text=True)
-    assert log.returncode != 0
+    assert not (other / ".git" / "index").exists()
 
 
 def test_an_abbreviation_for_a_repository_works(tmp_path):
