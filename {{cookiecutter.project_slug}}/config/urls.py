@@ -4,6 +4,10 @@ from django.conf import settings
 from django.contrib import admin
 from django.urls import include, path
 
+from config.login import LoginForm
+
+admin.site.login_form = LoginForm
+
 urlpatterns = [
     path("", include("tokens.urls")),
     path("admin/", admin.site.urls),
