@@ -436,6 +436,7 @@ def test_app_json_is_valid(answers, tmp_path):
     assert set(manifest["formation"]) == {line.partition(":")[0] for line in lines} - {"release"}
 
 
+@pytest.mark.slow
 def test_heroku_ci_passes_on_servers_in_the_dyno(slug, site, variant, postgres, redis):
     scripts = json.loads((slug.folder / "app.json").read_text())["environments"]["test"]["scripts"]
     assert scripts["test-setup"] == "pip install --requirement requirements-dev.txt"
@@ -536,6 +537,7 @@ def test_a_job_runs_and_the_servers_are_reached_by_tls_alone(browser, dynos, tls
         assert cursor.fetchone() == (True,)
 
 
+@pytest.mark.slow
 def test_connections_that_redis_closed_for_being_idle_are_opened_again(browser, dynos, tls_redis):
     server = redis_client.from_url(tls_redis.url, ssl_cert_reqs=None)
     seen = len(dynos["web"].output)
@@ -756,6 +758,7 @@ class Load:
             future.result()
 
 
+@pytest.mark.slow
 def test_a_deploy_under_full_load_stays_within_the_connections_of_the_plans(
     slug, tls_postgres, tmp_path
 ):
@@ -794,6 +797,7 @@ def test_a_deploy_under_full_load_stays_within_the_connections_of_the_plans(
 # --- Shutdown --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_sigterm_to_all_at_once_loses_no_request_and_no_job(app, tls_postgres):
     """As in a deploy: requests are half-way, one job runs, others wait."""
     with app.formation() as dynos:
