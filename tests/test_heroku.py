@@ -596,7 +596,6 @@ def test_static_files_have_them_too_and_are_cached_for_good(browser):
     for name in ("Strict-Transport-Security", "X-Content-Type-Options"):
         assert headers[name] == HEADERS[name]
     assert "immutable" in headers["Cache-Control"]
-    assert "Access-Control-Allow-Origin" not in headers or headers["Access-Control-Allow-Origin"]
 
 
 def test_no_answer_tells_a_version(browser):
@@ -789,7 +788,7 @@ def test_a_deploy_under_full_load_stays_within_the_connections_of_the_plans(
         print(f"Redis, Postgres: {alone} by the formation, {both} in a deploy")
         # What README.md counts.
         assert alone[0] <= 10
-        assert alone[1] <= 9
+        assert alone[1] <= 8
         assert max(both) <= PLAN_LIMIT
         assert server.info("stats")["rejected_connections"] == 0
 
