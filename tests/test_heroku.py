@@ -820,7 +820,7 @@ def test_sigterm_to_all_at_once_loses_no_request_and_no_job(app, tls_postgres):
         start = time.monotonic()
         for dyno in dynos.values():
             dyno.shut_down()
-        time.sleep(1)
+        wait_for(lambda: "Handling signal: term" in dynos["web"].output)
         for connection, rest in posting:
             connection.send(rest)
         for connection, _ in posting:
