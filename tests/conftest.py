@@ -95,12 +95,21 @@ def locked(path):
         yield
 
 
-def environment_of(requirements, python):
-    """Return the bin folder of a virtual environment with what the file pins, made once."""
-    digest = hashlib.sha256(f"{python}\n{requirements.read_text()}".encode()).hexdigest()[:16]
+def environment_of(requirements, python, plain_pip=False):
+    """Return the bin folder of a virtual environment with what the file pins, made once.
+
+    By uv because it is fast, or by plain pip where that is what is tested.
+    """
+    key = f"{python}\n{plain_pip}\n{requirements.read_text()}"
+    digest = hashlib.sha256(key.encode()).hexdigest()[:16]
     venv = CACHE / "venvs" / digest
     with locked(venv.with_suffix(".lock")):
-        if not (venv / "installed").exists():
+        if not (venv / "installed").exists() and plain_pip:
+            subprocess.run([python, "-m", "venv", "--clear", venv], check=True)
+            pip = [venv / "bin" / "python", "-m", "pip", "--quiet", "--disable-pip-version-check"]
+            subprocess.run([*pip, "install", "--requirement", requirements], check=True)
+            (venv / "installed").touch()
+        elif not (venv / "installed").exists():
             uv = Path(sys.executable).with_name("uv")
             subprocess.run([uv, "venv", "--quiet", "--clear", "--python", python, venv], check=True)
             subprocess.run(
@@ -110,7 +119,7 @@ def environment_of(requirements, python):
     return venv / "bin"
 
 
-def site_environment(site, django_version, requirements="requirements-dev.txt"):
+def site_environment(site, django_version, requirements="requirements-dev.txt", plain_pip=False):
     """Return the bin folder of an environment for the site, on the newest Python there is."""
     pythons = {
         version: path
@@ -120,7 +129,7 @@ def site_environment(site, django_version, requirements="requirements-dev.txt"):
     if not pythons:
         floor = ".".join(map(str, PYTHON_FLOOR[django_version]))
         cannot_run(f"Django {django_version} needs Python {floor} or newer: none was found")
-    return environment_of(site / requirements, pythons[max(pythons)])
+    return environment_of(site / requirements, pythons[max(pythons)], plain_pip)
 
 
 @pytest.fixture(scope="session", params=DJANGO_VERSIONS)

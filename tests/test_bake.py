@@ -145,8 +145,9 @@ def test_answers_are_found_verbatim_where_they_are_used(tmp_path):
     check_tree(site)
     project = tomllib.loads((site / "pyproject.toml").read_text())["project"]
     app = json.loads((site / "app.json").read_text())
-    assert app["name"] == NAME
-    assert project["description"] == app["description"] == answers["description"]
+    assert app["name"] == NAME[:30]
+    assert project["description"] == answers["description"]
+    assert app["description"] == answers["description"][:140]
     assert project["authors"][0]["name"] == answers["author_name"]
     assert answers["author_name"] in (site / "LICENSE").read_text()
     assert (site / "README.md").read_text().startswith(f"# {NAME}\n")

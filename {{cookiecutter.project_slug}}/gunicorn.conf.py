@@ -9,8 +9,9 @@ bind = f"[::]:{os.environ.get('PORT', '8000')}"
 # Heroku sets WEB_CONCURRENCY by the dyno's size: 2 with 512 MB.
 workers = int(os.environ.get("WEB_CONCURRENCY", "2"))
 worker_class = "gthread"
-# Each thread keeps one connection to Postgres and one to Redis; the README counts them.
-threads = 4
+# Each thread keeps one connection to Postgres and one to Redis. The cheapest plans allow 20 of
+# each, and a deploy may have the old and the new processes there at once: README.md counts.
+threads = 3
 # Threads that wait for the interpreter lock get it after 0.5 ms instead of 5 ms.
 sys.setswitchinterval(0.0005)
 # Load the site once and share its memory between the workers.
@@ -30,7 +31,8 @@ if os.path.isdir("/dev/shm"):
 control_socket_disable = True
 
 accesslog = "-"
+# The path as it was sent: decoded, it could hold a line break and forge a line of its own.
 access_log_format = (
-    "method=%(m)s path=%(U)s status=%(s)s bytes=%(B)s ms=%(M)s "
+    "method=%(m)s path=%({raw_uri}e)s status=%(s)s bytes=%(B)s ms=%(M)s "
     'request_id=%({x-request-id}o)s from=%(h)s agent="%(a)s"'
 )

@@ -6,7 +6,9 @@ from contextvars import ContextVar
 from uuid import uuid4
 
 from django.core.cache import cache
+from django.core.signals import request_finished
 from django.db import connection
+from django.dispatch import receiver
 from django.http import HttpResponse
 
 logger = logging.getLogger(__name__)
@@ -64,13 +66,16 @@ class RequestIDMiddleware:
     def __call__(self, request):
         given = request.headers.get("X-Request-ID", "")
         value = given if REQUEST_ID.fullmatch(given) else str(uuid4())
-        token = request_id.set(value)
-        try:
-            response = self.get_response(request)
-        finally:
-            request_id.reset(token)
+        request_id.set(value)
+        response = self.get_response(request)
         response["X-Request-ID"] = value
         return response
+
+
+@receiver(request_finished)
+def forget_request_id(**kwargs):
+    """End what RequestIDMiddleware began, but not in it: Django logs a 404, say, after it."""
+    request_id.set("-")
 
 
 class RequestIDFilter(logging.Filter):

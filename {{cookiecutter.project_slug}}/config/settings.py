@@ -12,8 +12,9 @@ from config.project import CSP_MIDDLEWARE
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
-# Heroku names the dyno in every process that it starts.
-HEROKU = "DYNO" in os.environ
+# Heroku names the dyno in every process that it starts. Heroku CI does as well, but its servers
+# are in the dyno itself and know no TLS.
+HEROKU = "DYNO" in os.environ and "CI" not in os.environ
 
 # --- What the environment says -------------------------------------------------------------
 
@@ -181,6 +182,9 @@ STORAGES = {
 }
 
 # --- Security --------------------------------------------------------------------------------
+
+# Of a key that is missing, config/checks.py says more than Django's check of weak ones.
+SILENCED_SYSTEM_CHECKS = [] if SECRET_KEY else ["security.W009"]
 
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}

@@ -53,6 +53,12 @@ def test_log_lines_carry_the_id_of_their_request(client, monkeypatch):
     assert seen == [GIVEN]
 
 
+def test_the_line_that_django_logs_last_carries_it_too(client, caplog):
+    caplog.handler.addFilter(RequestIDFilter())
+    client.get("/nothing-here", headers={"x-request-id": GIVEN})
+    assert [record.request_id for record in caplog.records] == [GIVEN]
+
+
 def test_log_lines_outside_requests_have_a_dash():
     record = logging.makeLogRecord({})
     assert RequestIDFilter().filter(record)

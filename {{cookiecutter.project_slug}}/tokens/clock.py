@@ -29,6 +29,8 @@ def enqueue_retries():
     """Enqueue the jobs whose time for another attempt has come."""
     queue = get_queue()
     scheduler = RQScheduler([queue], queue.connection, serializer=queue.serializer)
+    # Else it opens a connection of its own, each second another one.
+    scheduler._connection = queue.connection
     scheduler.prepare_registries([queue.name])
     scheduler.enqueue_scheduled_jobs()
 
