@@ -3,7 +3,6 @@
 Where no engine answers, DOCKER_ENGINE may name a command that starts one.
 """
 
-import functools
 import json
 import os
 import re
@@ -29,6 +28,7 @@ UID, GID = (os.getuid(), os.getgid()) if os.getuid() else (1234, 1235)
 
 # Where the real home has it: the tests have one of their own.
 DOCKER_CONFIG = os.environ.get("DOCKER_CONFIG") or os.path.expanduser("~/.docker")
+ENVIRONMENT = os.environ | {"DOCKER_CONFIG": DOCKER_CONFIG, "BUILDKIT_PROGRESS": "plain"}
 
 SITE = {"clock", "web", "worker"}
 SERVICES = SITE | {"db", "redis"}
@@ -50,10 +50,9 @@ IMAGE_BOUND = 77
 
 def docker(*arguments, check=True, **options):
     """Run docker and return what it printed; raise if it fails."""
-    environment = os.environ | {"DOCKER_CONFIG": DOCKER_CONFIG, "BUILDKIT_PROGRESS": "plain"}
     done = subprocess.run(
         ["docker", *map(str, arguments)],
-        env=environment,
+        env=ENVIRONMENT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -63,26 +62,22 @@ def docker(*arguments, check=True, **options):
     return done.stdout.strip()
 
 
-@functools.cache
-def need_docker():
-    if not shutil.which("docker"):
-        start_engine()
-    if not shutil.which("docker"):
-        cannot_run("Docker is not installed")
-
-
 def start_engine():
     if command := os.environ.get("DOCKER_ENGINE"):
         subprocess.run(shlex.split(command), check=True)
 
 
 def engine_answers():
-    return shutil.which("docker") and not docker("version", check=False).count("Cannot connect")
+    if not shutil.which("docker"):
+        return False
+    return subprocess.run(["docker", "info"], capture_output=True, env=ENVIRONMENT).returncode == 0
 
 
 @pytest.fixture(scope="session")
 def engine():
     """An engine that answers."""
+    if CI and sys.platform == "darwin":
+        pytest.skip("GitHub's machines with macOS have no Docker")
     if not engine_answers():
         start_engine()
     if not engine_answers():
@@ -329,9 +324,8 @@ def test_three_workers_share_the_jobs(project):
 
 def test_everything_stops_within_ten_seconds_and_the_data_stays(project):
     visitor = check_walk(project.address)
-    before = time.monotonic()
+    # What takes longer is killed, and its exit code is 137.
     project.compose("stop", "--timeout", "10")
-    assert time.monotonic() - before < 10 * (1 if CI else 3)
     states = project.states()
     assert {name: state["ExitCode"] for name, state in states.items()} == dict.fromkeys(states, 0)
     project.compose("down")
@@ -402,9 +396,7 @@ def test_production_runs_on_a_read_only_root_and_stops_on_sigterm(project, run):
         visitor = check_walk(address)
         assert "djDebug" not in visitor.get()
         for name in (web, worker, clock):
-            before = time.monotonic()
-            docker("stop", "--time", "20", name)
-            assert time.monotonic() - before < 10 * (1 if CI else 2)
+            docker("stop", "--time", "10", name)
             assert inspect(name, "State.ExitCode") == 0
     finally:
         project.up()
@@ -489,8 +481,7 @@ def test_editing_code_installs_nothing_and_a_new_package_downloads_only_itself(p
     requirements = project.site / "requirements.txt"
     before = requirements.read_text()
     development = (project.site / "requirements-dev.txt").read_text()
-    # The cache is the engine's, and this one was in it already had the dev image been built first;
-    # uv says "Prepared" of what it downloads, so nothing or this one may be prepared.
+    # uv says "Prepared" of what it downloads: this one, or nothing where the dev image was built.
     (block,) = re.findall(r"^iniconfig==.*?(?=^\S)", development, re.M | re.S)
     try:
         requirements.write_text(f"{before.rstrip()}\n{block}")
@@ -516,8 +507,7 @@ def test_a_strict_umask_makes_no_unreadable_image(project, tmp_path):
         docker("image", "rm", "--force", name, check=False)
 
 
-def test_a_missing_env_file_is_named(files):
-    need_docker()
+def test_a_missing_env_file_is_named(engine, files):
     env = files / ".env"
     env.rename(files / "moved")
     try:
