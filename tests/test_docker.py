@@ -1,0 +1,516 @@
+"""The site in Docker, on a real engine: what compose.yaml starts, and the production image.
+
+Where no engine answers, DOCKER_ENGINE may name a command that starts one.
+"""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from secrets import token_hex
+
+import pytest
+import yaml
+from conftest import bake
+from processes import CI, answers, cannot_run, free_port, wait_for
+from test_make import Visitor
+
+# One at a time: they share the engine's cache, and two of them would share two cores.
+pytestmark = pytest.mark.xdist_group("docker")
+
+# Root's files would belong to root whatever the containers did, so root stands in for another.
+UID, GID = (os.getuid(), os.getgid()) if os.getuid() else (1234, 1235)
+
+# Where the real home has it: the tests have one of their own.
+DOCKER_CONFIG = os.environ.get("DOCKER_CONFIG") or os.path.expanduser("~/.docker")
+ENVIRONMENT = os.environ | {"DOCKER_CONFIG": DOCKER_CONFIG, "BUILDKIT_PROGRESS": "plain"}
+
+SITE = {"clock", "web", "worker"}
+SERVICES = SITE | {"db", "redis"}
+
+PRODUCTION = {
+    "SECRET_KEY": "0123456789abcdef" * 4,
+    "ALLOWED_HOSTS": "localhost",
+    "DATABASE_URL": "postgres://postgres:postgres@db:5432/postgres",
+    "REDIS_URL": "redis://redis:6379/0",
+    "HTTPS": "false",
+}
+
+# What the production image may add to its base, in MB (10**6 bytes). Measured with Django 6.1: 62.3
+# for the packages with their bytecode, 0.1 for the code, and 6.9 for its bytecode and the static
+# files, each plain and hashed, most of them also as gzip and Brotli, make 69.4.
+# A tenth more is room to grow.
+IMAGE_BOUND = 77
+
+
+def docker(*arguments, check=True, **options):
+    """Run docker and return what it printed; raise if it fails."""
+    done = subprocess.run(
+        ["docker", *map(str, arguments)],
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        **options,
+    )
+    assert not check or done.returncode == 0, f"docker {arguments}\n{done.stdout[-5000:]}"
+    return done.stdout.strip()
+
+
+def start_engine():
+    if command := os.environ.get("DOCKER_ENGINE"):
+        subprocess.run(shlex.split(command), check=True)
+
+
+def engine_answers():
+    if not shutil.which("docker"):
+        return False
+    return subprocess.run(["docker", "info"], capture_output=True, env=ENVIRONMENT).returncode == 0
+
+
+@pytest.fixture(scope="session")
+def engine():
+    """An engine that answers."""
+    if CI and sys.platform == "darwin":
+        pytest.skip("GitHub's machines with macOS have no Docker")
+    if not engine_answers():
+        start_engine()
+    if not engine_answers():
+        cannot_run("no Docker engine answers: start one, or set DOCKER_ENGINE to what does")
+
+
+class Project:
+    """A baked site of its own name and port, as a Compose project."""
+
+    def __init__(self, folder, **answers):
+        self.name = f"test_{token_hex(4)}"
+        self.site = bake(folder, project_slug=self.name, create_git_repo=False, **answers)
+        self.port = free_port()
+        values = {"PORT": self.port, "UID": UID, "GID": GID}
+        env = (self.site / ".env").read_text()
+        for name, value in values.items():
+            env = re.sub(rf"^{name}=.*", f"{name}={value}", env, flags=re.M)
+        (self.site / ".env").write_text(env)
+        if os.getuid() == 0:
+            subprocess.run(["chown", "-R", f"{UID}:{GID}", self.site], check=True)
+
+    @property
+    def address(self):
+        return f"http://localhost:{self.port}"
+
+    def compose(self, *arguments, **options):
+        return docker("compose", "--progress", "plain", *arguments, cwd=self.site, **options)
+
+    def exec(self, service, *command, **options):
+        return self.compose("exec", "--no-TTY", service, *command, **options)
+
+    def up(self, *arguments):
+        return self.compose("up", "--build", "--wait", *arguments)
+
+    def down(self):
+        self.compose("down", "--volumes", "--remove-orphans")
+        docker("image", "rm", f"{self.name}-dev", check=False)
+
+    def states(self):
+        """Return service -> state of its container (the last one's), as `docker ps` has it."""
+        lines = self.compose("ps", "--all", "--format", "json").splitlines()
+        return {state["Service"]: state for state in map(json.loads, lines)}
+
+    def health(self, service):
+        return self.states()[service]["Health"]
+
+    def edit(self, name, old, new):
+        path = self.site / name
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new))
+
+
+@pytest.fixture(scope="module")
+def project(engine, tmp_path_factory):
+    """A project that is up."""
+    project = Project(tmp_path_factory.mktemp("docker"))
+    try:
+        project.up()
+        yield project
+    finally:
+        project.down()
+
+
+def check_walk(address):
+    """Make a token at once and one in the background."""
+    visitor = Visitor(address)
+    visitor.post("/generate/")
+    assert len(visitor.tokens()) == 1
+    visitor.post("/generate-in-background/")
+    wait_for(lambda: len(visitor.tokens()) == 2, 60, what="the token")
+    return visitor
+
+
+# --- The files -------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    return bake(tmp_path_factory.mktemp("files"), create_git_repo=False)
+
+
+def test_the_dockerfile_is_linted(files):
+    hadolint = Path(sys.executable).with_name("hadolint")
+    done = subprocess.run(
+        [hadolint, "--no-color", files / "Dockerfile"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize(
+    ("version", "data"),
+    [("17", "/var/lib/postgresql/data"), ("18", "/var/lib/postgresql")],
+)
+def test_compose_accepts_its_file(engine, tmp_path, version, data):
+    site = bake(tmp_path, create_git_repo=False, postgres_version=version)
+    config = yaml.safe_load(docker("compose", "config", cwd=site))
+    assert config["name"] == "my_site"
+    services = config["services"]
+    assert set(services) == SERVICES | {"migrate"}
+    assert services["db"]["image"] == f"postgres:{version}"
+    assert services["db"]["volumes"][0]["target"] == data
+    assert [port["host_ip"] for port in services["web"]["ports"]] == ["127.0.0.1"]
+    assert not any("ports" in services[name] for name in services if name != "web")
+
+
+# --- Development -----------------------------------------------------------------------------
+
+
+def test_up_ends_with_every_service_healthy_and_the_tables_made(project):
+    states = project.states()
+    assert {name for name, state in states.items() if state["Health"] == "healthy"} == SERVICES
+    assert (states["migrate"]["State"], states["migrate"]["ExitCode"]) == ("exited", 0)
+    visitor = check_walk(project.address)
+    assert "djDebug" in visitor.get()
+
+
+def test_edits_are_live(project):
+    home = "tokens/templates/tokens/home.html"
+    project.edit(home, "Random tokens", "Edited template")
+    wait_for(lambda: "Edited template" in Visitor(project.address).get())
+    project.edit("tokens/views.py", '"Deleted."', '"Edited view."')
+    visitor = Visitor(project.address)
+    visitor.post("/generate/")
+
+    def deleted():
+        token = re.search(r'name="token" value="([^"]+)"', visitor.get())
+        if not token:
+            visitor.post("/generate/")
+            return False
+        return "Edited view." in visitor.post("/delete/", token=token[1])
+
+    wait_for(deleted, 60)
+    project.edit("tokens/jobs.py", "value=new_value()", "value='f' * 64")
+    wait_for(lambda: made_in_background(project.address) == "f" * 64, 90)
+    project.edit("tokens/clock.py", "def tick(self):", "def tick(self):\n        # edited")
+    wait_for(lambda: "1 change detected" in project.compose("logs", "clock"), 60)
+    project.edit("tokens/jobs.py", "value='f' * 64", "value=new_value()")
+    wait_for(lambda: made_in_background(project.address) != "f" * 64, 90)
+
+
+def made_in_background(address):
+    visitor = Visitor(address)
+    visitor.post("/generate-in-background/")
+    return wait_for(visitor.tokens, 60)[0]
+
+
+def test_files_made_in_a_container_belong_to_you(project):
+    project.exec("web", "python", "manage.py", "makemigrations", "--empty", "tokens", "-n", "mine")
+    (made,) = project.site.glob("tokens/migrations/*_mine.py")
+    assert (made.stat().st_uid, made.stat().st_gid) == (UID, GID)
+    made.unlink()
+
+
+def test_the_shells_work(project):
+    assert "bash" in project.exec("web", "bash", "-c", "echo $BASH")
+    sql = "SELECT count(*) AS tokens FROM tokens_token;"
+    assert "tokens" in project.exec("web", "python", "manage.py", "dbshell", input=sql)
+    code = "print('settings', settings.DEBUG)"
+    command = f"from django.conf import settings; {code}"
+    assert "settings True" in project.exec("web", "python", "manage.py", "shell", "-c", command)
+
+
+@pytest.mark.slow
+def test_the_sites_own_tests_pass_in_a_container(project):
+    output = project.exec("web", "pytest", "-q", "--no-header")
+    assert re.search(r"^\d+ passed", output, re.M), output
+
+
+def test_it_goes_on_when_its_services_come_back(project):
+    visitor = check_walk(project.address)
+    project.compose("restart", "db")
+    project.compose("restart", "redis")
+    project.up()
+    check_walk(project.address)
+    project.compose("kill", "worker")
+    visitor.post("/generate-in-background/")
+    assert len(visitor.tokens()) == 2
+    project.up()
+    wait_for(lambda: len(visitor.tokens()) == 3, 60, what="the token")
+    check_walk(project.address)
+
+
+@pytest.mark.slow
+def test_the_worker_outlives_an_emptied_redis_and_stays_healthy(project):
+    project.exec("redis", "redis-cli", "flushall")
+    check_walk(project.address)
+    check = project.states()["worker"]["Name"]
+    since = time.time()
+    # Two of its health checks later: RQ's registration is gone, the heartbeats are not.
+    log = "{{json .State.Health.Log}}"
+
+    def checked():
+        log_lines = json.loads(docker("inspect", "--format", log, check))
+        return len([line for line in log_lines if started(line) > since]) >= 2
+
+    wait_for(checked, 60)
+    assert project.health("worker") == "healthy"
+
+
+def started(line):
+    return time.mktime(time.strptime(line["Start"][:19], "%Y-%m-%dT%H:%M:%S")) - time.timezone
+
+
+# Stops the process in its tracks, and makes its last sign of life an old one.
+FREEZE = """
+import os, pathlib, signal, sys
+for command in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+    arguments = command.read_bytes().split(bytes(1))
+    if arguments[:2] == [b"python", b"manage.py"]:
+        os.kill(int(command.parent.name), signal.SIGSTOP)
+os.utime(f"/tmp/{sys.argv[1]}-heartbeat", (0, 0))
+"""
+
+
+@pytest.mark.slow
+def test_a_process_that_hangs_is_unhealthy(project):
+    try:
+        for service in ("worker", "clock"):
+            project.exec(service, "python", "-c", FREEZE, service)
+        for service in ("worker", "clock"):
+            wait_for(lambda s=service: project.health(s) == "unhealthy", 90, what=service)
+    finally:
+        project.compose("kill", "worker", "clock")
+        project.up()
+
+
+def test_three_workers_share_the_jobs(project):
+    try:
+        project.up("--scale", "worker=3")
+        visitors = [Visitor(project.address) for _ in range(3)]
+        for visitor in visitors:
+            for _ in range(3):
+                visitor.post("/generate-in-background/")
+        for visitor in visitors:
+            wait_for(lambda v=visitor: len(v.tokens()) == 3, 120, what="the tokens")
+        names = docker("ps", "--filter", f"name={project.name}-worker", "--format", "{{.Names}}")
+        assert len(names.split()) == 3
+        for name in names.split():
+            assert 'outcome="ready"' in docker("logs", name)
+    finally:
+        project.up("--scale", "worker=1")
+
+
+def test_everything_stops_within_ten_seconds_and_the_data_stays(project):
+    visitor = check_walk(project.address)
+    # What takes longer is killed, and its exit code is 137.
+    project.compose("stop", "--timeout", "10")
+    states = project.states()
+    assert {name: state["ExitCode"] for name, state in states.items()} == dict.fromkeys(states, 0)
+    project.compose("down")
+    project.up()
+    assert len(visitor.tokens()) == 2
+
+
+@pytest.mark.slow
+def test_two_projects_run_side_by_side(project, tmp_path):
+    other = Project(tmp_path)
+    try:
+        other.up()
+        visitors = [check_walk(one.address) for one in (project, other)]
+        assert not set(visitors[0].tokens()) & set(visitors[1].tokens())
+        other.down()
+        assert answers(f"{project.address}/readyz")
+    finally:
+        other.down()
+
+
+# --- The production image --------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def image(project):
+    """The production image of the site."""
+    name = f"{project.name}-production"
+    docker("build", "--tag", name, ".", cwd=project.site)
+    yield name
+    docker("image", "rm", "--force", name)
+
+
+@pytest.fixture
+def run(project, image):
+    """A function that starts a container of the image beside the project's servers."""
+    names = []
+
+    def start(*command, **environment):
+        names.append(f"{image}-{len(names)}")
+        variables = [f"--env={name}={value}" for name, value in (PRODUCTION | environment).items()]
+        docker(
+            *("run", "--detach", "--name", names[-1], "--read-only", "--tmpfs", "/tmp"),
+            *("--network", f"{project.name}_default", "--publish", "127.0.0.1::8000"),
+            *(*variables, image, *command),
+        )
+        return names[-1]
+
+    yield start
+    docker("rm", "--force", *names)
+
+
+def inspect(name, field):
+    return json.loads(docker("inspect", "--format", f"{{{{json .{field}}}}}", name))
+
+
+def in_image(image, *command):
+    return docker("run", "--rm", image, *command)
+
+
+def test_production_runs_on_a_read_only_root_and_stops_on_sigterm(project, run):
+    web = run()
+    wait_for(lambda: inspect(web, "State.Health.Status") == "healthy", 60)
+    address = f"http://localhost:{docker('port', web, '8000').rpartition(':')[2]}"
+    project.compose("stop", "worker", "clock")
+    try:
+        worker = run(*["python", "manage.py", "rqworker", "--serializer", "json"])
+        clock = run(*["python", "manage.py", "clock"])
+        visitor = check_walk(address)
+        assert "djDebug" not in visitor.get()
+        for name in (web, worker, clock):
+            docker("stop", "--time", "10", name)
+            assert inspect(name, "State.ExitCode") == 0
+    finally:
+        project.up()
+
+
+def test_the_health_check_fails_on_an_http_error(run):
+    # Python's own file server has no /healthz: 404.
+    web = run("python", "-m", "http.server", "8000")
+    check = inspect(web, "Config.Healthcheck")["Test"]
+    assert check.pop(0) == "CMD"
+    wait_for(lambda: "404" in docker("logs", web), 60)
+    done = subprocess.run(["docker", "exec", web, *check])
+    assert done.returncode == 1
+
+
+def test_the_user_of_the_image_is_not_root_and_writes_nothing(image):
+    assert in_image(image, "id", "-u") == "10001"
+    assert in_image(image, "id", "-g") == "10001"
+    # But for an empty file that uv locks.
+    writable = ["find", "/app", "/venv", "!", "-type", "l", "!", "-name", ".lock", "-writable"]
+    assert in_image(image, *writable) == ""
+
+
+def test_the_image_holds_what_production_needs_and_no_more(project, image):
+    packages = in_image(
+        image, "python", "-c", "import importlib.metadata as m; "
+        "print(*sorted(d.name.lower() for d in m.distributions(path=m.sys.path[-1:])))"
+    ).split()  # fmt: skip
+    locked = (project.site / "requirements.txt").read_text()
+    assert "django" in packages
+    assert [name for name in packages if f"\n{name}==" not in locked.lower()] == []
+    # No compiler, no caches, no lists of packages.
+    found = "ls -d /root/.cache /tmp/.cache /var/cache/apt/*.deb; command -v gcc cc uv psql"
+    assert re.findall(r"^/.*", in_image(image, "sh", "-c", f"{found}; true"), re.M) == []
+    site = in_image(image, "ls", "-A", "/app").split()
+    assert site == [
+        "__pycache__", "config", "gunicorn.conf.py", "manage.py", "requirements-dev.txt",
+        "requirements.txt", "staticfiles", "tokens",
+    ]  # fmt: skip
+
+
+def test_the_bytecode_is_compiled(image):
+    uncompiled = (
+        "import importlib.util as u, pathlib; print([str(p) for r in ('/app', '/venv/lib') "
+        "for p in pathlib.Path(r).rglob('*.py') if not pathlib.Path(u.cache_from_source(p))"
+        ".exists()])"
+    )
+    assert in_image(image, "python", "-c", uncompiled) == "[]"
+
+
+def test_no_secret_is_in_the_images(project, image):
+    key = re.search(r"^SECRET_KEY=(.+)$", (project.site / ".env").read_text(), re.M)[1]
+    for name in (image, f"{project.name}-dev"):
+        assert key not in docker("history", "--no-trunc", name)
+        assert "SECRET_KEY" not in json.dumps(inspect(name, "Config.Env"))
+        search = f"grep -rlF {key} /app /venv /tmp /root /home; find / -xdev -name '.env*'"
+        assert docker("run", "--rm", "--user=0", name, "sh", "-c", f"{search}; true") == ""
+
+
+def test_the_image_is_small(project, image):
+    (base,) = re.findall(r"^FROM (python\S+)", (project.site / "Dockerfile").read_text(), re.M)
+    added = (inspect(image, "Size") - inspect(base, "Size")) / 1e6
+    print(f"\nThe production image adds {added:.0f} MB to {base}.")
+    print(docker("history", "--format", "{{.Size}}\t{{.CreatedBy}}", image))
+    assert added < IMAGE_BOUND
+
+
+def steps(output):
+    """Return the instruction of each build step -> whether the cache had it."""
+    names = dict(re.findall(r"^#(\d+) \[.*?\] ((?:RUN|COPY) .*)", output, re.M))
+    cached = set(re.findall(r"^#(\d+) CACHED", output, re.M))
+    return {name: number in cached for number, name in names.items()}
+
+
+@pytest.mark.slow
+def test_editing_code_installs_nothing_and_a_new_package_downloads_only_itself(project, image):
+    project.edit("tokens/urls.py", 'app_name = "tokens"', 'app_name = "tokens"\n# edited')
+    built = steps(docker("build", ".", cwd=project.site))
+    (install,) = (name for name in built if "uv pip sync" in name)
+    assert built[install]
+    assert not built["COPY . ."]
+    requirements = project.site / "requirements.txt"
+    before = requirements.read_text()
+    development = (project.site / "requirements-dev.txt").read_text()
+    # uv says "Prepared" of what it downloads: this one, or nothing where the dev image was built.
+    (block,) = re.findall(r"^iniconfig==.*?(?=^\S)", development, re.M | re.S)
+    try:
+        requirements.write_text(f"{before.rstrip()}\n{block}")
+        output = docker("build", ".", cwd=project.site)
+        assert "+ iniconfig" in output
+        assert not re.search(r"Prepared (?!1 package )\d", output), output
+    finally:
+        requirements.write_text(before)
+
+
+def test_a_strict_umask_makes_no_unreadable_image(project, tmp_path):
+    site = tmp_path / "site"
+    shutil.copytree(project.site, site, ignore=shutil.ignore_patterns("__pycache__"))
+    # The code alone: the lists of packages would be installed anew.
+    for name in ("config", "manage.py", "tokens"):
+        subprocess.run(["chmod", "-R", "go=", site / name], check=True)
+    name = f"{project.name}-umask"
+    try:
+        docker("build", "--tag", name, ".", cwd=site)
+        variables = [f"--env={name}={value}" for name, value in PRODUCTION.items()]
+        docker("run", "--rm", *variables, name, "python", "manage.py", "check", "--tag=models")
+    finally:
+        docker("image", "rm", "--force", name, check=False)
+
+
+def test_a_missing_env_file_is_named(engine, files):
+    env = files / ".env"
+    env.rename(files / "moved")
+    try:
+        assert ".env not found" in docker("compose", "config", cwd=files, check=False)
+    finally:
+        (files / "moved").rename(env)
