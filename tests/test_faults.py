@@ -16,6 +16,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import urlencode
 
 import psycopg2
@@ -159,6 +160,8 @@ class Visitors:
 
     def ask(self):
         while not (self.over.is_set() and len(self.accepted) >= self.asked):
+            if len(self.accepted) >= 2 * self.asked:
+                return
             try:
                 response, _ = post(self.stack, "/generate-in-background/")
             except (OSError, http.client.HTTPException):
@@ -392,6 +395,7 @@ from django.db import connections, transaction
 from django.test import Client
 from tokens import jobs
 
+Client().get("/")  # imports what a request needs, once for all
 connections.close_all()
 jobs.enqueue = lambda token: transaction.on_commit(lambda: os.kill(os.getpid(), 9))
 killed = 0
@@ -514,7 +518,7 @@ def outcomes(stacks, request):
 
     def outcome(name):
         options = OPTIONS.get(name, {})
-        edited = {"jobs_that_raise_and_hang": break_jobs, "a_deploy_that_renames_the_job": print}
+        edited = {"jobs_that_raise_and_hang": break_jobs, "a_deploy_that_renames_the_job": Path}
         try:
             with stacks(
                 name, edited.get(name), own_postgres=name.startswith("postgres"), **options
