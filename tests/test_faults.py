@@ -560,3 +560,88 @@ def test_nothing_is_lost_or_doubled(name, outcomes):
     assert outcome.ready + outcome.failed == outcome.asked
     assert (outcome.failed > 0) == (name in MAY_FAIL)
     assert outcome.emptied
+
+
+# --- What a visitor is told meanwhile --------------------------------------------------------
+
+
+def seconds(function, *arguments):
+    began = time.monotonic()
+    function(*arguments)
+    return time.monotonic() - began
+
+
+def test_parallel_requests_of_one_visitor_keep_the_limits(stacks):
+    with stacks("limits", workers=0, clocks=0) as stack, stack, ThreadPoolExecutor(20) as executor:
+        response, _ = post(stack, "/generate/")
+        cookie = cookie_of(response)
+        for path in ("/generate-in-background/", "/generate/"):
+            list(executor.map(lambda _, path=path: post(stack, path, cookie), range(20)))
+            assert stack.count("state = 'pending'") == 5
+        assert stack.count() == 10
+
+
+@pytest.mark.slow
+def test_a_visitor_is_answered_while_redis_is_down_hung_or_full(stacks):
+    with stacks("answers", workers=0, clocks=0) as stack, stack:
+
+        def ask():
+            response, _ = post(stack, "/generate-in-background/")
+            assert response.status == 302
+            cookies = re.findall(r"(?:visitor|messages)=[^;]+", response.getheader("Set-Cookie"))
+            with closing(http.client.HTTPConnection("localhost", stack.port)) as client:
+                client.request("GET", "/", headers={"Cookie": "; ".join(cookies)})
+                text = client.getresponse().read().decode()
+            assert "The queue does not answer just now." in text
+            assert "<progress" in text
+            response, _ = post(stack, "/generate/")
+            assert response.status == 302
+
+        with stack.client() as client:
+            client.config_set("maxmemory", 1)
+        assert seconds(ask) < 4  # three answers, and a busy machine
+        stack.redis.send(signal.SIGSTOP)
+        hung = seconds(ask)
+        stack.redis.send(signal.SIGCONT)
+        print(f"Redis hung: three answers in {hung:.1f} s")
+        assert hung < 4
+        stack.redis.stop(signal.SIGKILL)
+        assert seconds(ask) < 3
+        assert stack.count("state = 'pending'") == 3
+        assert stack.count("state = 'ready'") == 3
+        stack.redis.start()
+
+
+@pytest.mark.slow
+def test_without_postgres_there_is_a_plain_page(stacks):
+    with stacks("postgres_away", own_postgres=True, workers=0, clocks=0) as stack, stack:
+        stack.postgres.stop()
+
+        def ask():
+            response, text = post(stack, "/generate/")
+            assert response.status == 503
+            assert "Back in a moment" in text
+
+        assert seconds(ask) < 2
+        stack.postgres.start()
+        # A server that takes connections and says nothing.
+        stack.web.send_group(signal.SIGKILL)
+        wait_for(lambda: answers(f"http://localhost:{stack.port}/healthz"), 60)
+        stack.postgres.send(signal.SIGSTOP)
+        hung = seconds(ask)
+        stack.postgres.send(signal.SIGCONT)
+        assert hung < 5
+
+
+@pytest.mark.slow
+def test_sqlite_takes_what_web_worker_and_clock_write_at_once(stacks, tmp_path):
+    database = f"sqlite:///{tmp_path / 'db.sqlite3'}"
+    with stacks("sqlite", DATABASE_URL=database) as stack:
+        stack.postgres = None
+        with stack:
+            visitors = Visitors(stack, 100)
+            visitors.leave()
+            wait_for(lambda: stack.queue_is_empty(), 60)
+            assert visitors.refused == 0
+            assert stack.log.read_text().count('outcome="ready"') == len(visitors.accepted)
+            assert "locked" not in stack.log.read_text()

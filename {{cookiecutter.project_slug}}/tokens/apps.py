@@ -13,7 +13,8 @@ class TokensConfig(AppConfig):
 
         # The dashboard names no serializer when it shows a busy worker: RQ's default, pickle, could
         # not read its job, and would run whatever code somebody put there.
-        DefaultSerializer.dumps, DefaultSerializer.loads = JSONSerializer.dumps, JSONSerializer.loads
+        DefaultSerializer.dumps = JSONSerializer.dumps
+        DefaultSerializer.loads = JSONSerializer.loads
 
         # RUN_MAIN marks the process that serves, as opposed to the one that watches the files.
         if settings.EMBEDDED and os.environ.get("RUN_MAIN") == "true":
