@@ -228,9 +228,9 @@ def run(name, stack, inject, asked=ASKED):
         try:
             wait_for(lambda: stack.count("state = 'ready'") > 5, 60, "the first tokens")
             inject(stack)
+            began = time.monotonic()
         finally:
             visitors.leave()
-        began = time.monotonic()
         with suppress(TimeoutError):
             wait_for(lambda: stack.count("state = 'pending'") == 0, SECONDS_TO_RECOVER)
         outcome.recovered = time.monotonic() - began
