@@ -41,9 +41,8 @@ def _work():
 
 def _tick():
     apps.ready_event.wait()
-    from tokens.clock import Clock  # imports models
+    from tokens import clock  # imports models
 
-    clock = Clock()
     while True:
         clock.tick()
-        time.sleep(1)
+        time.sleep(clock.INTERVAL)

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from environs import Env, EnvError
+from redis import exceptions
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
@@ -142,7 +143,8 @@ CACHES = {
             # A visitor does not wait for a dead Redis; RQ's workers raise these by themselves.
             "socket_connect_timeout": 1,
             "socket_timeout": 1,
-            "retry": Retry(NoBackoff(), 1),
+            # Once more on a connection that has gone stale, but not when Redis hangs.
+            "retry": Retry(NoBackoff(), 1, supported_errors=(exceptions.ConnectionError,)),
         },
     }
 }
@@ -157,7 +159,6 @@ RQ_QUEUES = {
         "USE_REDIS_CACHE": "default",
         "SERIALIZER": "rq.serializers.JSONSerializer",
         "DEFAULT_TIMEOUT": 30,
-        "DEFAULT_RESULT_TTL": 600,
     }
 }
 

@@ -1,9 +1,15 @@
+import pickle
+
 import pytest
 from django.contrib.auth.models import Permission
 from django.urls import reverse
+from django_rq import get_worker
 from django_rq.urls import get_admin_urlpatterns, get_api_urlpatterns
 
 from tokens import jobs
+from tokens.models import Token
+
+from .test_jobs import Bomb, exploded
 
 pytestmark = pytest.mark.django_db
 
@@ -14,7 +20,7 @@ ARGUMENTS = {
     "connection_index": 0,
     "job_id": "job",
     "result_id": "result",
-    "key": "key",
+    "key": "rq:worker:name",
     "scheduler_name": "name",
     "cron_job_name": "name",
     "token": "token",
@@ -61,6 +67,43 @@ def test_the_dashboard_shows_the_queue_under_a_policy_of_its_own(admin_client, p
 def test_staff_with_the_permission_may_open_the_dashboard(client, staff):
     staff.user_permissions.add(Permission.objects.get(codename="admin"))
     assert client.get(reverse("admin:django_rq_home")).status_code == 200
+
+
+@pytest.mark.parametrize("url", DASHBOARD)
+def test_every_page_of_the_dashboard_opens(admin_client, url):
+    """What there is is shown; what is not there is a 404, and what needs a POST says so."""
+    assert admin_client.get(url).status_code in (200, 302, 404, 405)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_dashboard_shows_a_failed_job_and_requeues_it(
+    admin_client, pending, queue, work, monkeypatch
+):
+    monkeypatch.setattr(jobs, "RETRY_AFTER", [0])
+    monkeypatch.setattr(jobs, "new_value", lambda: 1 / 0)
+    jobs.enqueue(pending)
+    work()
+    failed = admin_client.get(reverse("admin:django_rq_failed_jobs", args=[0])).text
+    assert str(pending.pk) in failed
+    result = queue.fetch_job(str(pending.pk)).latest_result()
+    detail = reverse("admin:django_rq_result_detail", args=[0, pending.pk, result.id])
+    assert "ZeroDivisionError" in admin_client.get(detail).text
+    monkeypatch.setattr(jobs, "new_value", lambda: "value")
+    admin_client.post(reverse("admin:django_rq_requeue_job", args=[0, pending.pk]))
+    work()
+    assert Token.objects.get().value == "value"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_dashboard_shows_a_worker_without_unpickling_its_job(admin_client, pending, queue):
+    jobs.enqueue(pending)
+    worker = get_worker(serializer="json")
+    worker.register_birth()
+    worker.prepare_execution(queue.fetch_job(str(pending.pk)))
+    queue.connection.hset(f"rq:job:{pending.pk}", "meta", pickle.dumps(Bomb()))
+    response = admin_client.get(reverse("admin:django_rq_worker_details", args=[0, worker.key]))
+    assert str(pending.pk) in response.text
+    assert not exploded
 
 
 @pytest.mark.parametrize("method", ["get", "post"])

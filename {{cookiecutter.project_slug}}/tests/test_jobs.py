@@ -3,6 +3,7 @@ import pickle
 
 import pytest
 from django.core.cache import cache
+from redis.exceptions import RedisError
 from rq.job import Job
 from rq.timeouts import JobTimeoutException
 
@@ -104,6 +105,16 @@ def test_a_job_over_its_time_is_tried_again(pending, work, queue, settings, monk
     assert queue.scheduled_job_registry.count == 1
 
 
+def test_a_failed_job_that_staff_requeue_makes_the_token(pending, work, queue, broken, monkeypatch):
+    jobs.enqueue(pending)
+    run_every_attempt(queue, work)
+    assert Token.objects.get().state == Token.State.FAILED
+    monkeypatch.setattr("tokens.jobs.new_value", lambda: "value")
+    queue.failed_job_registry.requeue(str(pending.pk))
+    work()
+    assert Token.objects.get().value == "value"
+
+
 def test_each_run_is_logged_in_one_line_without_the_value(pending, work, caplog):
     caplog.set_level(logging.INFO, logger="tokens.jobs")
     jobs.enqueue(pending)
@@ -146,6 +157,28 @@ def test_a_pickled_cache_value_put_into_redis_is_not_loaded():
 def test_progress_without_redis_is_queued(pending, no_redis):
     jobs.add_progress([pending])
     assert (pending.status, pending.progress) == ("queued", 0)
+
+
+def test_progress_of_a_job_that_redis_forgot_while_it_ran_is_queued(pending, work, monkeypatch):
+    def sleep(seconds):
+        cache.get_master_client().flushdb()
+
+    monkeypatch.setattr("tokens.jobs.time.sleep", sleep)
+    jobs.enqueue(pending)
+    work()
+    jobs.add_progress([pending])
+    assert pending.status == "queued"
+    assert Token.objects.get().state == Token.State.READY
+
+
+def test_a_job_finishes_though_its_progress_cannot_be_stored(pending, work, monkeypatch):
+    def save_meta(self):
+        raise RedisError
+
+    monkeypatch.setattr(Job, "save_meta", save_meta)
+    jobs.enqueue(pending)
+    work()
+    assert Token.objects.get().state == Token.State.READY
 
 
 def test_progress_is_reported_by_the_running_job(pending, work, monkeypatch):

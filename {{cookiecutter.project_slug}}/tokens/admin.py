@@ -1,9 +1,11 @@
 from functools import wraps
 
 from django.contrib import admin
-from django.core.exceptions import PermissionDenied
+from django.core.exceptions import ImproperlyConfigured, PermissionDenied
+from django.http import Http404
 from django_rq.admin import QueueAdmin
 from django_rq.models import Dashboard
+from rq.exceptions import NoSuchJobError
 
 from config.project import SITE_NAME, csp_override
 from tokens.models import Token
@@ -41,14 +43,18 @@ class TokenAdmin(admin.ModelAdmin):
 def protect(view):
     """Open a view of the dashboard to those with the permission `django_rq.admin` only.
 
-    By itself django-rq hides no more than the link to it from other staff.
+    By itself django-rq hides no more than the link to it from other staff, and raises for a job
+    or a worker that is gone and for an add-on that is not installed.
     """
 
     @wraps(view)
     def wrapper(request, *args, **kwargs):
         if request.user.is_authenticated and not request.user.has_perm("django_rq.admin"):
             raise PermissionDenied
-        return view(request, *args, **kwargs)
+        try:
+            return view(request, *args, **kwargs)
+        except (AssertionError, ImproperlyConfigured, NoSuchJobError) as error:
+            raise Http404(str(error)) from error
 
     return csp_override(DASHBOARD_CSP)(wrapper)
 

@@ -2,6 +2,7 @@ import os
 
 from django.apps import AppConfig
 from django.conf import settings
+from rq.serializers import DefaultSerializer, JSONSerializer
 
 
 class TokensConfig(AppConfig):
@@ -9,6 +10,11 @@ class TokensConfig(AppConfig):
 
     def ready(self):
         from config import checks  # noqa: F401  (registers them)
+
+        # The dashboard names no serializer when it shows a busy worker: RQ's default, pickle, could
+        # not read its job, and would run whatever code somebody put there.
+        DefaultSerializer.dumps = JSONSerializer.dumps
+        DefaultSerializer.loads = JSONSerializer.loads
 
         # RUN_MAIN marks the process that serves, as opposed to the one that watches the files.
         if settings.EMBEDDED and os.environ.get("RUN_MAIN") == "true":

@@ -5,7 +5,6 @@ may run at once: what two of them do twice, the second finds done, or `generate`
 """
 
 import logging
-import time
 from datetime import timedelta
 
 from django.db import close_old_connections
@@ -18,6 +17,8 @@ from tokens import jobs
 from tokens.models import Token
 
 logger = logging.getLogger(__name__)
+
+INTERVAL = 5  # seconds between two ticks
 
 # A younger pending row may be just about to be enqueued by the request that committed it.
 SWEEP_AFTER = timedelta(seconds=5)
@@ -43,13 +44,16 @@ def sweep():
     """
     queue = get_queue()
     clean_registries(queue)
+    # In the order in which a job passes them, so that none slips through.
     carried = {
         *queue.job_ids,
-        *queue.intermediate_queue.get_job_ids(),
         *queue.started_job_registry.get_job_ids(),
         *queue.scheduled_job_registry.get_job_ids(),
     }
-    failed = set(queue.failed_job_registry.get_job_ids())
+    failed = {
+        *queue.failed_job_registry.get_job_ids(),
+        *queue.canceled_job_registry.get_job_ids(),
+    }
     for token in Token.objects.pending().filter(created__lt=timezone.now() - SWEEP_AFTER):
         if str(token.pk) in carried:
             continue
@@ -57,6 +61,8 @@ def sweep():
             jobs.fail(token.pk)
         else:
             logger.warning('token=%s outcome="job lost, enqueued again"', token.pk)
+            # Where a worker that died between taking the job and starting it has left it.
+            queue.intermediate_queue.remove(str(token.pk))
             jobs.enqueue(token)
 
 
@@ -70,21 +76,11 @@ def purge():
             logger.info("purged=%d", deleted)
 
 
-class Clock:
-    """Calls each task when it is due. One that raises is logged, and due again as usual."""
-
-    INTERVALS = {enqueue_retries: 1, sweep: 10, purge: 60}  # seconds
-
-    def __init__(self):
-        self.due = dict.fromkeys(self.INTERVALS, 0.0)
-
-    def tick(self):
-        """Run what is due. Call it about once a second."""
-        close_old_connections()
-        for task, seconds in self.INTERVALS.items():
-            if time.monotonic() >= self.due[task]:
-                self.due[task] = time.monotonic() + seconds
-                try:
-                    task()
-                except Exception:
-                    logger.exception("%s failed", task.__name__)
+def tick():
+    """Do all that is due. What raises is logged, and done again at the next tick."""
+    close_old_connections()
+    for task in (enqueue_retries, sweep, purge):
+        try:
+            task()
+        except Exception:
+            logger.exception("%s failed", task.__name__)

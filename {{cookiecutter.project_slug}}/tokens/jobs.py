@@ -6,11 +6,13 @@ Redis only carries the job; what it loses, `sweep` in tokens/clock.py puts back.
 
 import logging
 import time
+from contextlib import suppress
 
 from django.conf import settings
 from django_rq import get_queue
 from redis.exceptions import RedisError
 from rq import Callback, Retry, get_current_job
+from rq.exceptions import NoSuchJobError
 from rq.job import Job, JobStatus
 
 from tokens.models import Token, new_value
@@ -45,22 +47,24 @@ def enqueue(token):
 
 
 def generate(token_id):
-    """Make the value of a pending token, slowly, reporting progress in percent.
+    """Make the value of a token, slowly, reporting progress in percent.
 
-    Does nothing when the token is no longer pending, or was deleted.
+    Does nothing when the token is ready, or was deleted. One that failed is made after all: its
+    job runs again only when staff requeue it.
     """
     started = time.monotonic()
     job = get_current_job()
     attempt = len(RETRY_AFTER) - (job.retries_left or 0) + 1
     outcome = "raised"
     try:
-        pending = Token.objects.pending().filter(pk=token_id)
-        if pending.exists():
+        unmade = Token.objects.filter(pk=token_id).exclude(state=Token.State.READY)
+        if unmade.exists():
             for step in range(STEPS):
                 job.meta["progress"] = 100 * step // STEPS
-                job.save_meta()
+                with suppress(RedisError):  # no reason to give up the work
+                    job.save_meta()
                 time.sleep(settings.TOKEN_WORK_SECONDS / STEPS)
-        made = pending.update(value=new_value(), state=Token.State.READY)
+        made = unmade.update(value=new_value(), state=Token.State.READY)
         outcome = "ready" if made else "nothing to do"
     finally:
         logger.info(
@@ -88,8 +92,8 @@ def fail(token_id):
 def add_progress(tokens):
     """Give each pending token its `status` (queued, running or retrying) and `progress` (%).
 
-    One round trip to Redis for all of them, none when nothing is pending. Without Redis, they
-    are shown as queued.
+    One round trip to Redis for all of them, none when nothing is pending. Without Redis, or when
+    it was emptied under a running job, they are shown as queued.
     """
     pending = [token for token in tokens if token.is_pending]
     if not pending:
@@ -98,7 +102,7 @@ def add_progress(tokens):
     try:
         ids = [str(token.pk) for token in pending]
         jobs = Job.fetch_many(ids, connection=queue.connection, serializer=queue.serializer)
-    except RedisError:
+    except (RedisError, NoSuchJobError):
         jobs = [None] * len(pending)
     for token, job in zip(pending, jobs, strict=True):
         token.status = STATUS.get(job and job.get_status(refresh=False), "queued")
