@@ -194,7 +194,6 @@ def check_baked(site, given):
     name, description, author = (answers[question] for question in TEXTS)
     project = tomllib.loads((site / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     app = json.loads((site / "app.json").read_text(encoding="utf-8"))
-    compose = yaml.load((site / "compose.yaml").read_text(encoding="utf-8"), yaml.CSafeLoader)
     assert project["name"] == site.name == given.get("project_slug", site.name)
     assert project["description"] == app["description"] == description
     assert project["authors"] == [{"name": author, "email": answers["author_email"]}]
