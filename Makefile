@@ -1,6 +1,5 @@
 # `make` lists what there is to do.
 
-export PORT ?= 8000
 COOKIECUTTER := cookiecutter==2.7.1
 BIN := .venv/bin
 

@@ -26,7 +26,7 @@ def _home(tmp_path_factory):
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setenv("HOME", str(home))
         # What the tests start must see only the environment that they give it.
-        for name in ("DATABASE_URL", "DEBUG", "PORT", "REDIS_URL", "SECRET_KEY"):
+        for name in ("CI", "DATABASE_URL", "DEBUG", "PORT", "REDIS_URL", "SECRET_KEY"):
             monkeypatch.delenv(name, raising=False)
         yield
 

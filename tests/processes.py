@@ -13,6 +13,10 @@ from pathlib import Path
 
 CI = bool(os.environ.get("CI"))
 
+# Where this was started in the background of a shell, Ctrl-C is ignored, and all that the tests
+# start would ignore it too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 def cannot_run(reason):
     """Skip the test, saying why; in CI, where everything can be had, fail it."""

@@ -183,7 +183,7 @@ def test_the_walk_of_a_visitor(page):
     assert tokens(page).nth(1).inner_text() == first
     check_accessibility(page)
 
-    button(page, "Copy token", exact=False).nth(1).click()
+    button(page, "Copy ready token", exact=False).nth(1).click()
     expect(page.get_by_role("status")).to_contain_text("Copied")
     assert page.evaluate("navigator.clipboard.readText()") == first
 
@@ -208,7 +208,7 @@ def test_the_walk_without_javascript(chromium, production):
         expect(page.get_by_role("progressbar")).to_be_visible()
         # The page reloads itself until the token is there.
         expect(tokens(page)).to_have_count(1)
-        assert button(page, "Copy token", exact=False).count() == 0
+        assert button(page, "Copy ready token", exact=False).count() == 0
         generate(page)
         button(page, "Delete ready token", exact=False).first.click()
         expect(tokens(page)).to_have_count(1)
@@ -245,7 +245,7 @@ def test_copying_without_access_to_the_clipboard_selects_the_token(chromium, pro
         page.add_init_script("delete Navigator.prototype.clipboard")
         page.goto("/")
         generate(page)
-        button(page, "Copy token", exact=False).click()
+        button(page, "Copy ready token", exact=False).click()
         expect(page.get_by_role("status")).to_contain_text("Selected")
         assert page.evaluate("getSelection().toString()") == tokens(page).inner_text()
 
@@ -288,10 +288,10 @@ def test_every_action_by_keyboard(page):
         # Swapped, and yet where it was.
         wait_for(lambda: focus(page) == "Generate")
 
-    tab_to(page, "Copy token")
+    tab_to(page, "Copy ready token")
     page.keyboard.press("Space")
     expect(page.get_by_role("status")).to_contain_text("Copied")
-    assert focus(page).startswith("Copy token")
+    assert focus(page).startswith("Copy ready token")
 
     values = tokens(page).all_inner_texts()
     tab_to(page, "Delete ready token")

@@ -75,3 +75,8 @@ def test_a_missing_variable_is_named_in_one_line(site, site_bin):
     assert done.returncode == 1
     for name in ("SECRET_KEY", "DATABASE_URL", "REDIS_URL"):
         assert done.stderr.count(f"{name} is not set. On Heroku: heroku ") == 1
+
+
+def test_its_queue_can_be_looked_at(site, site_bin, redis):
+    output = run(site_bin / "python", "manage.py", "rqstats", site=site, REDIS_URL=redis.url)
+    assert "default" in output

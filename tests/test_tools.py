@@ -156,7 +156,7 @@ def change_template(repository):
     """Commit what a later version of the template might change."""
     source = repository / SITE
     edit(source / "config/settings.py", 'LANGUAGE_CODE = "en-us"', 'LANGUAGE_CODE = "en-gb"')
-    edit(source / "compose.yaml", "stop_grace_period: 30s", "stop_grace_period: 40s")
+    edit(source / "compose.yaml", "start_period: 60s", "start_period: 90s")
     edit(source / "README.md", "## Further reading\n", "## Further reading\n\nMore of it.\n")
     edit(source / ".env.example", "DEBUG=true\n", "DEBUG=true\n# NEW=1\n")
     (source / "tests/test_new.py").write_text("def test_new():\n    pass\n")
@@ -215,7 +215,7 @@ def test_an_update_keeps_what_people_have_edited(linked, repository):
     ]
     for name, theirs, ours in (
         ("config/settings.py", '    "mine",\n', 'LANGUAGE_CODE = "en-gb"'),
-        ("compose.yaml", "  mine:\n", "stop_grace_period: 40s"),
+        ("compose.yaml", "  mine:\n", "start_period: 90s"),
         ("README.md", "# My own title\n", "\nMore of it.\n"),
     ):
         text = (linked / name).read_text()
@@ -238,7 +238,7 @@ def test_a_conflict_is_only_where_both_sides_have_changed_the_same_lines(linked,
     _, mine, _, theirs, _ = conflict.splitlines()
     assert (mine, theirs) == ('LANGUAGE_CODE = "cs"', 'LANGUAGE_CODE = "en-gb"')
     assert '    "mine",\n' in settings
-    assert "stop_grace_period: 40s" in (linked / "compose.yaml").read_text()
+    assert "start_period: 90s" in (linked / "compose.yaml").read_text()
     assert not list(linked.rglob("*.rej"))
 
 

@@ -1,4 +1,5 @@
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from uuid import UUID
 
@@ -32,6 +33,14 @@ def test_postgres_is_asked_for_a_lock_of_the_visitor(monkeypatch):
 def test_a_token_names_itself_by_its_id_not_by_its_value():
     token = models.Token(value="secret")
     assert str(token) == str(token.pk)
+
+
+def test_a_token_is_read_aloud_by_its_state_and_the_start_of_its_value():
+    assert models.Token(value="0123456789", state="ready").label == "ready token 012345"
+
+
+def test_a_token_shows_when_it_was_asked_for():
+    assert models.Token(created=datetime(2026, 11, 22, 7, 5, tzinfo=UTC)).time == "07:05 UTC"
 
 
 def test_the_page_can_show_all_that_a_visitor_may_have():
