@@ -2,6 +2,7 @@ import fcntl
 import hashlib
 import json
 import os
+import pwd
 import shutil
 import subprocess
 import sys
@@ -61,7 +62,7 @@ def find_pythons():
     They are looked for on PATH, among uv's and in pyenv's folder. Each one is asked for its
     version, because a shim of pyenv may stand for an interpreter that is not there.
     """
-    pyenv = Path(os.environ.get("PYENV_ROOT") or Path(os.path.expanduser("~root")) / ".pyenv")
+    pyenv = Path(os.environ.get("PYENV_ROOT") or Path(pwd.getpwuid(os.getuid()).pw_dir, ".pyenv"))
     candidates = [
         sys.executable,
         *filter(None, (shutil.which(f"python3.{minor}") for minor in range(11, 16))),

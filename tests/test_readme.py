@@ -152,7 +152,7 @@ def test_the_sites_readme_is_read_in_half_an_hour(site):
     assert len(words) < 30 * WORDS_PER_MINUTE
 
 
-def test_the_commands_of_a_moment_work(developed):  # noqa: F811
+def test_the_commands_of_a_moment_work(developed):  # noqa: F811  (the fixture)
     for command, typed in {
         "make lint": "",
         "make format": "",
