@@ -83,7 +83,8 @@ ANSWERS = st.fixed_dictionaries(
         "author_email": email | email | st.emails() | text.map(lambda local: f"{local}@x.org"),
         "project_slug": st.from_regex(r"[a-z][a-z0-9_]{0,48}[a-z0-9]", fullmatch=True)
         | st.sampled_from(SLUGS)
-        | anything,
+        # Paths are in SLUGS: Cookiecutter makes their folders before a hook can refuse them.
+        | anything.filter(lambda slug: not set(slug) & set("/\\")),
         **{question: st.sampled_from(choices) for question, choices in CHOICES.items()},
     },
 )
