@@ -476,7 +476,9 @@ def steps(output):
 
 @pytest.mark.slow
 def test_editing_code_installs_nothing_and_a_new_package_downloads_only_itself(project, image):
-    project.edit("tokens/urls.py", 'app_name = "tokens"', 'app_name = "tokens"\n# edited')
+    # The name, here and below, makes an edit that this engine has never built.
+    edited = f'app_name = "tokens"\n# {project.name}'
+    project.edit("tokens/urls.py", 'app_name = "tokens"', edited)
     built = steps(docker("build", ".", cwd=project.site))
     (install,) = (name for name in built if "uv pip sync" in name)
     assert built[install]
@@ -487,7 +489,7 @@ def test_editing_code_installs_nothing_and_a_new_package_downloads_only_itself(p
     # uv says "Prepared" of what it downloads: this one, or nothing where the dev image was built.
     (block,) = re.findall(r"^iniconfig==.*?(?=^\S)", development, re.M | re.S)
     try:
-        requirements.write_text(f"{before.rstrip()}\n{block}")
+        requirements.write_text(f"# {project.name}\n{before.rstrip()}\n{block}")
         output = docker("build", ".", cwd=project.site)
         assert "+ iniconfig" in output
         assert not re.search(r"Prepared (?!1 package )\d", output), output
