@@ -42,7 +42,7 @@ def pytest_terminal_summary(terminalreporter):
 def bake(folder, hooks=True, **answers):
     """Render the template into the folder with these answers; return the path of the site.
 
-    Without hooks it is quicker, has no .env and checks no answer.
+    Without hooks it is quicker and has no .env.
     """
     return Path(
         cookiecutter(

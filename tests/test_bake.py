@@ -11,8 +11,11 @@ import yaml
 from conftest import DJANGO_VERSIONS, TEMPLATE, bake
 
 TEXT = json.loads((TEMPLATE / "cookiecutter.json").read_text())
-CHOICES = {name: answers for name, answers in TEXT.items() if isinstance(answers, list)}
-CHOICES.pop("_copy_without_render")
+CHOICES = {
+    name: answers
+    for name, answers in TEXT.items()
+    if isinstance(answers, list) and not name.startswith("_")
+}
 
 FILES = (TEMPLATE / "tests" / "files.txt").read_text().split()
 

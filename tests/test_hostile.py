@@ -5,7 +5,6 @@ import builtins
 import contextlib
 import html
 import json
-import logging
 import os
 import random
 import re
@@ -21,7 +20,7 @@ import jinja2
 import pytest
 import yaml
 from conftest import DJANGO_VERSIONS, TEMPLATE, site_environment
-from cookiecutter.exceptions import FailedHookException, OutputDirExistsException
+from cookiecutter.exceptions import FailedHookException
 from cookiecutter.main import cookiecutter as bake_with
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
@@ -60,7 +59,8 @@ REFUSABLE = [
     "\ud83e\udd8a",  # an emoji in two halves
 ]
 SLUGS = [
-    *("", ".", "..", "../x", "../../x", "/", "/x", "/tmp/x", "a/b", "a//b", "a\\b", "C:\\x", "~"),
+    *("", ".", "..", "x/..", "../x", "../../x", "/", "/x", "/tmp/x", "a/b", "a//b", "a\\b"),
+    *("C:\\x", "~", "x/../..", "x/../../y"),
     *("-", "-rf", "--help", ".hidden", ".git", "x.", "x ", "con", "CON", "nul", "com1", "aux.txt"),
     *("config", "tokens", "tests", "manage", "json", "os", "site", "test", "django", "rq", "redis"),
     *("class", "match", "_", "__init__", "none", "None", "true", "null", "yes", "1e3", "$HOME"),
@@ -83,8 +83,7 @@ ANSWERS = st.fixed_dictionaries(
         "author_email": email | email | st.emails() | text.map(lambda local: f"{local}@x.org"),
         "project_slug": st.from_regex(r"[a-z][a-z0-9_]{0,48}[a-z0-9]", fullmatch=True)
         | st.sampled_from(SLUGS)
-        # Paths are in SLUGS: Cookiecutter makes their folders before a hook can refuse them.
-        | anything.filter(lambda slug: not set(slug) & set("/\\")),
+        | anything,
         **{question: st.sampled_from(choices) for question, choices in CHOICES.items()},
     },
 )
@@ -94,8 +93,7 @@ ANSWERS = st.fixed_dictionaries(
 def in_process():
     """Let Cookiecutter take answers from a dictionary, run hooks here, compile templates once.
 
-    That is what makes a bake slow. A hook still comes as Cookiecutter has rendered it, and what it
-    says and how it ends is seen as Cookiecutter sees it.
+    That is what makes a bake slow. A hook still comes as Cookiecutter has rendered it.
     """
 
     compile_template = jinja2.Environment.compile
@@ -114,8 +112,6 @@ def in_process():
         try:
             with open(os.devnull, "w") as null, contextlib.redirect_stdout(null):
                 exec(compile(source, script, "exec"), {"__name__": "__main__"})
-        except SystemExit as end:
-            raise FailedHookException(end.code) from None
         finally:
             os.chdir(before)
 
@@ -131,10 +127,7 @@ def in_process():
         monkeypatch.setattr(cookiecutter.hooks, "run_script", run_hook)
         for kind in ("variable", "choice", "yes_no"):
             monkeypatch.setattr(cookiecutter.prompt, f"read_user_{kind}", answer)
-        # Cookiecutter logs a traceback for each refusal.
-        logging.disable(logging.CRITICAL)
         yield answers
-        logging.disable(logging.NOTSET)
 
 
 def bake_typed(template, folder, answers, given):
@@ -243,17 +236,6 @@ def try_answers(count, template, folder, in_process, record_property):
         except FailedHookException as refusal:
             outcomes["refused"] += 1
             check_refused(str(refusal), given, folder, before)
-        except (OutputDirExistsException, OSError, ValueError) as error:
-            # A slug that is a path: Cookiecutter could not make the folder, or the hook has
-            # refused it and removed the folder with its parents.
-            if isinstance(error.__context__, FailedHookException):
-                outcomes["refused"] += 1
-                check_refused(str(error.__context__), given, folder, before)
-            else:
-                outcomes["refused by Cookiecutter"] += 1
-                slug = given["project_slug"]
-                assert len(slug) > 255 or not re.fullmatch(r"[a-z][a-z0-9_]*", slug)
-                assert set(folder.rglob("*")) == before
         else:
             outcomes["baked"] += 1
             try:

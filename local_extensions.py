@@ -1,0 +1,95 @@
+"""Refuse bad answers before a folder is made: one line each.
+
+A Jinja filter, which cookiecutter.json applies to all answers when the last one is in. A hook would
+be too late: Cookiecutter has made the folder by then and removes it after a failing hook, and for a
+project_slug like `x/..` that is the folder in which the site was to be made, with all it contains.
+"""
+
+import keyword
+import re
+import sys
+import unicodedata
+
+from cookiecutter.exceptions import FailedHookException
+from cookiecutter.utils import simple_filter
+
+# Longest answers, in characters.
+MAX_LENGTH = {"project_name": 100, "description": 200, "author_name": 100, "author_email": 254}
+
+# What the site contains or imports under these names, and what Windows cannot have as a folder.
+SITE_MODULES = {"config", "manage", "tokens", "tests"}
+DEPENDENCIES = {
+    "brotli", "click", "coverage", "croniter", "csp", "debug_toolbar", "dj_database_url",
+    "django", "django_csp", "django_debug_toolbar", "django_htmx", "django_redis", "django_rq",
+    "djlint", "dotenv", "environs", "fakeredis", "gunicorn", "honcho", "marshmallow", "packaging",
+    "pip", "psycopg2", "pytest", "pytest_django", "redis", "rq", "ruff", "setuptools", "sqlparse",
+    "uv", "watchfiles", "whitenoise",
+}  # fmt: skip
+WINDOWS_DEVICES = re.compile(r"con|prn|aux|nul|(com|lpt)[0-9]")
+TAKEN = SITE_MODULES | DEPENDENCIES | sys.stdlib_module_names
+
+EMAIL = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]+@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+")
+
+
+def check_text(question, answer):
+    """Return what is wrong with a free-text answer, or None."""
+    if not answer.strip():
+        return "is empty: write something"
+    if answer != answer.strip():
+        return "has spaces around it: write it without"
+    # Controls, line and paragraph separators, lone surrogates: no file format takes them all.
+    if any(unicodedata.category(character) in {"Cc", "Cs", "Zl", "Zp"} for character in answer):
+        return "contains a control character: write plain text on one line"
+    # Taken as it stands now, but `cruft update` reads every answer as a template.
+    if re.search(r"[{][#%{]", answer):
+        return "contains a tag of Jinja's: write no { before another {, a % or a #"
+    if len(answer) > MAX_LENGTH[question]:
+        return f"is too long: write at most {MAX_LENGTH[question]} characters"
+    return None
+
+
+def check_email(question, answer):
+    """Return what is wrong with an email address, or None."""
+    if problem := check_text(question, answer):
+        return problem
+    if not EMAIL.fullmatch(answer):
+        return "is not an email address: write one like you@example.com"
+    return None
+
+
+def check_slug(question, answer):
+    """Return what is wrong with the name of the folder, or None."""
+    if not re.fullmatch(r"[a-z]([a-z0-9_]{0,48}[a-z0-9])?", answer):
+        return (
+            "is not a name for a folder: write at most 50 lower-case letters a-z, digits and "
+            "underscores, a letter first, no underscore last, like my_site"
+        )
+    is_keyword = keyword.iskeyword(answer) or keyword.issoftkeyword(answer)
+    if is_keyword or answer in TAKEN or WINDOWS_DEVICES.fullmatch(answer):
+        return (
+            "is a name that Python, the site's packages or Windows have taken: write another, "
+            f"like {answer}_site"
+        )
+    return None
+
+
+CHECKS = {
+    "project_name": check_text,
+    "project_slug": check_slug,
+    "description": check_text,
+    "author_name": check_text,
+    "author_email": check_email,
+}
+
+
+@simple_filter
+def check_answers(answers):
+    """Return an empty string; raise the exception that Cookiecutter shows without a traceback."""
+    lines = []
+    for question, check in CHECKS.items():
+        # null in a configuration file is None.
+        if problem := check(question, answers[question] or ""):
+            lines.append(f"{question} {problem}.")
+    if lines:
+        raise FailedHookException("\n".join(lines))
+    return ""
