@@ -5,7 +5,6 @@ import os
 import secrets
 import subprocess
 import sys
-from pathlib import Path
 
 ANSWERS = json.loads(r'''{{ cookiecutter | tojson }}''')  # fmt: skip
 
@@ -25,12 +24,13 @@ def write_env():
     if hasattr(os, "getuid"):
         values |= {"UID": os.getuid(), "GID": os.getgid()}
     lines = []
-    for line in Path(".env.example").read_text(encoding="utf-8").splitlines():
-        name = line.partition("=")[0]
-        lines.append(f"{name}={values[name]}" if name in values else line)
+    with open(".env.example", encoding="utf-8") as example:
+        for line in example:
+            name = line.partition("=")[0]
+            lines.append(f"{name}={values[name]}\n" if name in values else line)
     descriptor = os.open(".env", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with open(descriptor, "w", encoding="utf-8", newline="\n") as env:
-        env.write("\n".join(lines) + "\n")
+        env.writelines(lines)
 
 
 def git(*arguments):
