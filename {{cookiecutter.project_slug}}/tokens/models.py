@@ -61,10 +61,13 @@ class Token(models.Model):
         indexes = [
             # The visitor's list, already in its order.
             models.Index(fields=["visitor", "-created"], name="token_visitor_created"),
-            # The purge, and the sweep of what is pending.
+            # The purge, and the admin's list.
             models.Index(fields=["created"], name="token_created"),
+            # The sweep of what is pending, and the admin's filter: small, for most are ready.
             models.Index(
-                fields=["created"], name="token_pending", condition=models.Q(state="pending")
+                fields=["state", "created"],
+                name="token_unready",
+                condition=~models.Q(state="ready"),
             ),
         ]
 

@@ -42,9 +42,9 @@ class Migration(migrations.Migration):
                     models.Index(fields=["visitor", "-created"], name="token_visitor_created"),
                     models.Index(fields=["created"], name="token_created"),
                     models.Index(
-                        condition=models.Q(("state", "pending")),
-                        fields=["created"],
-                        name="token_pending",
+                        condition=models.Q(("state", "ready"), _negated=True),
+                        fields=["state", "created"],
+                        name="token_unready",
                     ),
                 ],
             },

@@ -1,0 +1,189 @@
+"""How Postgres finds what the site asks for, in a table with a million tokens of others.
+
+The site runs as in production, and auto_explain, an extension of Postgres, writes into the server's
+log how each statement was carried out and how many rows it read.
+"""
+
+import json
+import os
+import re
+import subprocess
+from types import SimpleNamespace
+
+import psycopg2
+import pytest
+from conftest import MILLION_TOKENS
+from processes import Process, answers, free_port, wait_for
+from test_make import Visitor
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.xdist_group("plans"),
+    pytest.mark.parametrize("variant", ["6.1"], indirect=True),
+]
+
+EXPLAIN = """
+ALTER DATABASE plans SET session_preload_libraries = 'auto_explain';
+ALTER DATABASE plans SET auto_explain.log_min_duration = 0;
+ALTER DATABASE plans SET auto_explain.log_analyze = on;
+ALTER DATABASE plans SET auto_explain.log_format = 'json';
+"""
+
+# Rows that one statement may read: 1000 are what a purge deletes at once and the admin counts, and a
+# little further, to see where they end.
+READ = 1010
+# And sort: what one visitor may have.
+SORTED = 10
+
+
+@pytest.fixture(scope="module")
+def production(site, site_bin, postgres, redis, tmp_path_factory):
+    """Start gunicorn on a full database; yield its address and how to run a command beside it."""
+    port = free_port()
+    environment = os.environ | {
+        "PATH": f"{site_bin}:{os.environ['PATH']}",
+        "DEBUG": "false",
+        "HTTPS": "false",
+        "SECRET_KEY": "0123456789abcdef" * 4,
+        "ALLOWED_HOSTS": "localhost",
+        "DATABASE_URL": postgres.url("plans"),
+        "REDIS_URL": f"{redis.url[:-1]}7",  # a queue that no other test fills
+        "PORT": str(port),
+        "TOKEN_WORK_SECONDS": "0",
+        "DJANGO_SUPERUSER_PASSWORD": "password",
+    }
+
+    def manage(*arguments):
+        command = ["python", "manage.py", *arguments]
+        subprocess.run(command, cwd=site, env=environment, check=True, capture_output=True)
+
+    execute(postgres.url(), "CREATE DATABASE plans")
+    manage("collectstatic", "--no-input")
+    manage("migrate")
+    manage("createsuperuser", "--no-input", "--username=admin", "--email=admin@example.com")
+    execute(postgres.url("plans"), *MILLION_TOKENS, *EXPLAIN.strip().splitlines())
+    log = tmp_path_factory.mktemp("plans") / "web.log"
+    with Process(["gunicorn", "config.wsgi"], log, env=environment, cwd=site):
+        address = f"http://localhost:{port}"
+        wait_for(lambda: answers(f"{address}/readyz"))
+        yield SimpleNamespace(address=address, manage=manage, url=postgres.url("plans"))
+
+
+def execute(url, *statements):
+    """Execute the statements; return the rows of the last one that has any."""
+    connection = psycopg2.connect(url)
+    connection.autocommit = True
+    with connection.cursor() as cursor:
+        for statement in statements:
+            cursor.execute(statement)
+        rows = cursor.fetchall() if cursor.description else None
+    connection.close()
+    return rows
+
+
+@pytest.fixture
+def indexes(postgres, production):
+    """A function that does something, checks each plan, and returns the indexes it used."""
+
+    def look(action, *arguments, **options):
+        start = len(postgres.output)
+        action(*arguments, **options)
+        found = re.findall(r" plan:\n((?:\t.*\n)+)", postgres.output[start:])
+        explained = [json.loads(plan) for plan in found]
+        used = set()
+        for plan in explained:
+            if "tokens_token" in plan["Query Text"]:
+                for node in nodes(plan["Plan"]):
+                    check(node, plan["Query Text"])
+                    used.add(node.get("Index Name"))
+        return used - {None}
+
+    return look
+
+
+def nodes(plan):
+    yield plan
+    for child in plan.get("Plans", []):
+        yield from nodes(child)
+
+
+def check(node, query):
+    """Assert that a node of a plan reads and sorts few rows, and finds them by an index."""
+    kind = node["Node Type"]
+    assert kind != "Seq Scan" or node["Relation Name"] != "tokens_token", query
+    removed = sum(count for name, count in node.items() if name.startswith("Rows Removed"))
+    rows = (node["Actual Rows"] + removed) * node["Actual Loops"]
+    assert rows <= (SORTED if kind == "Sort" else READ), f"{kind} of {rows} rows: {query}"
+
+
+@pytest.fixture(scope="module")
+def visitor(production):
+    """A visitor at the limit."""
+    visitor = Visitor(production.address)
+    for _ in range(9):
+        visitor.post("/generate/")
+    visitor.post("/generate-in-background/")
+    assert "have 10 tokens" in visitor.post("/generate/")
+    return visitor
+
+
+def ids(visitor, state):
+    return re.findall(rf'<li id="token-(\S+)" class="token {state}"', visitor.get())
+
+
+LIST = "token_visitor_created"
+KEY = "tokens_token_pkey"
+
+
+def test_a_visitors_pages_take_the_list_from_its_index(visitor, indexes):
+    assert indexes(visitor.get) == {LIST}
+    assert indexes(visitor.get, "/delete-all/") == {LIST}
+    (pending,) = ids(visitor, "pending")
+    assert indexes(visitor.get, f"/progress/?token={pending}") <= {LIST, KEY}
+
+
+def test_what_a_visitor_changes_is_found_by_an_index(visitor, indexes, production):
+    ready = ids(visitor, "ready")
+    assert indexes(visitor.post, "/delete/", token=ready[0]) <= {LIST, KEY}
+    assert indexes(visitor.post, "/generate/") == {LIST}
+    (pending,) = ids(visitor, "pending")
+    fail = f"from tokens import jobs; jobs.fail('{pending}')"
+    assert indexes(production.manage, "shell", "--no-imports", "-c", fail) == {KEY}
+    assert ids(visitor, "failed") == [pending]
+    assert indexes(visitor.post, "/retry/", token=pending) <= {LIST, KEY}
+    assert len(ids(visitor, "pending")) == 1
+    job = ["rqworker", "--serializer", "json", "--burst"]
+    assert indexes(production.manage, *job) == {KEY}
+    assert len(ids(visitor, "ready")) == 10
+    assert indexes(visitor.post, "/delete-all/") == {LIST}
+
+
+def test_the_clock_finds_what_is_due_by_an_index(indexes, production):
+    def run(name):
+        return production.manage(
+            "shell", "--no-imports", "-c", f"from tokens import clock; clock.{name}()"
+        )
+
+    assert indexes(run, "enqueue_retries") == set()
+    assert indexes(run, "sweep") == {"token_unready"}
+    assert indexes(run, "purge") == {"token_created", KEY}
+    count = "SELECT count(*) FROM tokens_token WHERE created < now() - interval '24 hours'"
+    assert execute(production.url, count) == [(0,)]
+
+
+def test_the_admin_lists_and_filters_by_an_index(indexes, production):
+    staff = Visitor(production.address)
+    staff.post("/admin/login/?next=/admin/", username="admin", password="password")
+    path = "/admin/tokens/token/"
+    for query, index in (
+        ("", "token_created"),
+        ("?p=3", "token_created"),
+        ("?state__exact=ready", "token_created"),
+        ("?state__exact=pending", "token_unready"),
+        ("?state__exact=failed", "token_unready"),
+        ("?created__gte=2000-01-01+00:00:00Z", "token_created"),
+    ):
+        assert indexes(staff.get, path + query) == {index}
+    assert "1000 tokens" in staff.get(path)
+    ((token,),) = execute(production.url, "SELECT id FROM tokens_token LIMIT 1")
+    assert indexes(staff.get, f"{path}{token}/change/") == {KEY}
