@@ -29,8 +29,8 @@ ALTER DATABASE plans SET auto_explain.log_analyze = on;
 ALTER DATABASE plans SET auto_explain.log_format = 'json';
 """
 
-# Rows that one statement may read: 1000 are what a purge deletes at once and the admin counts, and a
-# little further, to see where they end.
+# Rows that one statement may read: a purge deletes and the admin counts 1000, and both look a
+# little further.
 READ = 1010
 # And sort: what one visitor may have.
 SORTED = 10

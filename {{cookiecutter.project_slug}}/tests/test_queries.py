@@ -1,0 +1,63 @@
+"""What each page, the job and the clock ask of the database, however many tokens there are."""
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from django.urls import reverse
+
+from tokens import clock, jobs
+from tokens.models import Token
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def asked(function, *args):
+    """Call the function; return its queries, each as its first word, like ["SELECT"].
+
+    Not what begins and ends a transaction, nor Postgres's lock on the visitor.
+    """
+    with CaptureQueriesContext(connection) as queries:
+        function(*args)
+    sql = [query["sql"] for query in queries if "pg_advisory_xact_lock" not in query["sql"]]
+    words = [statement.partition(" ")[0] for statement in sql]
+    return [word for word in words if word in ("SELECT", "INSERT", "UPDATE", "DELETE")]
+
+
+@pytest.fixture
+def failed(visitor, db):
+    return Token.objects.create(visitor=visitor, state="failed")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "expected"),
+    [
+        ("get", "/healthz", []),
+        ("get", "/readyz", ["SELECT"]),
+        ("get", "/nowhere/", []),
+        ("get", reverse("tokens:home"), ["SELECT"]),
+        ("get", reverse("tokens:progress"), ["SELECT"]),
+        ("post", reverse("tokens:generate"), ["SELECT", "INSERT"]),
+        ("post", reverse("tokens:generate_in_background"), ["SELECT", "INSERT"]),
+        ("post", reverse("tokens:retry"), ["DELETE", "SELECT", "INSERT"]),
+        ("post", reverse("tokens:delete"), ["DELETE"]),
+        ("get", reverse("tokens:delete_all"), ["SELECT"]),
+        ("post", reverse("tokens:delete_all"), ["DELETE"]),
+        ("get", reverse("admin:login"), []),
+    ],
+)
+def test_a_page_asks_no_more_than_it_needs(client, token, failed, method, path, expected):
+    assert asked(getattr(client, method), path, {"token": failed.pk}) == expected
+
+
+def test_the_admins_list_asks_for_session_user_count_and_tokens(admin_client, token, failed):
+    path = reverse("admin:tokens_token_changelist")
+    assert asked(admin_client.get, path) == ["SELECT"] * 4
+
+
+def test_a_job_looks_and_updates(pending, work):
+    jobs.enqueue(pending)
+    assert asked(work) == ["SELECT", "UPDATE"]
+
+
+def test_a_tick_looks_for_what_is_pending_and_what_has_expired(token):
+    assert asked(clock.tick) == ["SELECT"] * 2
