@@ -117,7 +117,13 @@ class Process:
         return [int(pid) for pid in output.split()]
 
     def __enter__(self):
-        return self.start()
+        try:
+            return self.start()
+        except BaseException:
+            # It runs already when it does not answer, or when Ctrl-C comes while it starts.
+            if self.popen:
+                self.__exit__()
+            raise
 
     def __exit__(self, *exc):
         self.stop()

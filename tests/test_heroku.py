@@ -183,7 +183,7 @@ class Response:
     def __init__(self, response):
         self.status = response.status
         self.headers = response.headers
-        self.text = response.read().decode()
+        self.text = response.read().decode(errors="replace")  # a static file may be compressed
 
     @property
     def cookies(self):
@@ -201,11 +201,12 @@ class Browser:
         self.address = address
         self.cookies = {}
 
-    def headers(self, host=HOST, https=True, request_id=None):
+    def headers(self, host=HOST, https=True, request_id=None, encoding="identity"):
         """Return what the router adds, and the browser's cookies and origin."""
         scheme = "https" if https else "http"
         return {
             "Host": host,
+            "Accept-Encoding": encoding,
             "Origin": f"{scheme}://{host}",
             "Cookie": "; ".join(f"{name}={value}" for name, value in self.cookies.items()),
             "X-Forwarded-For": f"10.9.8.7, {self.address}",
@@ -590,12 +591,16 @@ def test_every_answer_has_the_headers(browser, path, status):
     assert {part.strip() for part in policy.split(";")} == POLICY
 
 
-def test_static_files_have_them_too_and_are_cached_for_good(browser):
+@pytest.mark.parametrize("encoding", ["br", "gzip", "identity"])
+def test_static_files_have_them_too_and_are_small_and_cached_for_good(browser, encoding):
     path = re.search(r'href="(/static/[^"]+\.css)"', browser.get().text)[1]
-    headers = browser.get(path).headers
+    headers = browser.get(path, encoding=encoding).headers
     for name in ("Strict-Transport-Security", "X-Content-Type-Options"):
         assert headers[name] == HEADERS[name]
-    assert "immutable" in headers["Cache-Control"]
+    assert headers["Cache-Control"] == f"max-age={10 * YEAR}, public, immutable"
+    assert headers["Vary"] == "Accept-Encoding"
+    assert headers.get("Content-Encoding", "identity") == encoding
+    assert int(headers["Content-Length"]) < (5_000 if encoding == "identity" else 1_500)
 
 
 def test_no_answer_tells_a_version(browser):

@@ -20,8 +20,9 @@ class Visitor:
 
     def __init__(self, address):
         self.address = address
-        cookies = urllib.request.HTTPCookieProcessor(CookieJar())
-        self.opener = urllib.request.build_opener(cookies)
+        self.cookies = CookieJar()
+        keeper = urllib.request.HTTPCookieProcessor(self.cookies)
+        self.opener = urllib.request.build_opener(keeper)
 
     def get(self, path="/"):
         with self.opener.open(self.address + path, timeout=30) as response:

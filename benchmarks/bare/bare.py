@@ -1,37 +1,14 @@
-"""The baselines: the least that Django, RQ and one table can do. One file is the whole project."""
+"""Bare Django, the baseline of web: no middleware, no templates and no apps."""
 
 import os
-import time
+import secrets
+from uuid import uuid4
 
-import django
-from django.conf import settings
 from django.core.wsgi import get_wsgi_application
 from django.http import HttpResponse, HttpResponseRedirect
 from django.urls import path
 
-settings.configure(
-    ALLOWED_HOSTS=["*"],
-    CACHES={
-        "default": {
-            "BACKEND": "django.core.cache.backends.redis.RedisCache",
-            "LOCATION": os.environ.get("REDIS_URL", ""),
-        }
-    },
-    DATABASES={
-        "default": {
-            "ENGINE": "django.db.backends.postgresql",
-            "HOST": "127.0.0.1",
-            "PORT": os.environ.get("POSTGRES_PORT"),
-            "USER": "postgres",
-            "NAME": "postgres",
-            "CONN_MAX_AGE": 600,
-        }
-    },
-    MIDDLEWARE=[],
-    ROOT_URLCONF="bare",
-    SECRET_KEY="bare",
-)
-django.setup()
+os.environ["DJANGO_SETTINGS_MODULE"] = "settings"
 
 
 def empty(request):
@@ -40,20 +17,16 @@ def empty(request):
 
 
 def insert(request):
-    """Insert one row and redirect."""
+    """Insert one token and redirect."""
     from django.db import connection
 
     with connection.cursor() as cursor:
-        cursor.execute("INSERT INTO bare (value) VALUES (%s)", [os.urandom(32).hex()])
+        cursor.execute(
+            "INSERT INTO bare (id, visitor, value, state, created)"
+            " VALUES (%s, %s, %s, 'ready', now())",
+            [uuid4(), uuid4(), secrets.token_hex(32)],
+        )
     return HttpResponseRedirect("/")
-
-
-def job():
-    """Insert one row, and say when, as the site's job does."""
-    from django.db import connection
-
-    with connection.cursor() as cursor:
-        cursor.execute("INSERT INTO bare (value) VALUES (%s)", [str(time.time())])
 
 
 urlpatterns = [path("", empty), path("insert/", insert)]
