@@ -58,7 +58,7 @@ lint: .venv/installed  ## check the style of the template's own code
 .PHONY: bench
 bench: .venv/installed servers  ## measure the site against baselines, as ratios
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement benchmarks/requirements.txt
-	@$(BIN)/python benchmarks/run.py
+	@$(BIN)/python benchmarks/run.py $(ARGS)
 
 .PHONY: deps
 deps: .venv/installed  ## upgrade every pinned version, the template's and the site's

@@ -37,7 +37,7 @@ from test_make import Visitor  # noqa: E402
 
 DJANGO = "6.1"
 ROUNDS = 5
-SECONDS = 3  # of load in each turn
+SECONDS = 2  # of load in each turn
 CONNECTIONS = 8
 JOBS = 200
 CLICKS = 20
@@ -228,7 +228,7 @@ class Benchmark:
 
     def __init__(self, folder, stack):
         self.folder = folder
-        self.rows = []
+        self.rows, self.connections = [], {}
         baked = bake(folder, hooks=False)
         self.postgres = stack.enter_context(Postgres(folder))
         self.redis = stack.enter_context(Redis(folder))
@@ -270,14 +270,13 @@ class Benchmark:
 
     def sql(self, *statements, database="site"):
         """Execute statements; return the first row of the last one, if it has any."""
-        connection = psycopg2.connect(self.postgres.url(database))
-        connection.autocommit = True
-        with connection.cursor() as cursor:
+        if database not in self.connections:
+            self.connections[database] = psycopg2.connect(self.postgres.url(database))
+            self.connections[database].autocommit = True
+        with self.connections[database].cursor() as cursor:
             for statement in statements:
                 cursor.execute(statement)
-            row = cursor.fetchone() if cursor.description else None
-        connection.close()
-        return row
+            return cursor.fetchone() if cursor.description else None
 
     def manage(self, *arguments, **environment):
         duration(
@@ -371,18 +370,18 @@ class Benchmark:
         for warm in (home, in_crowd, empty):
             warm()
 
-        homes, brotlis, gzips, empties = take_turns(home, brotli, gzip, empty)
+        homes, brotlis, gzips, empties = take_turns(home, brotli, gzip, empty, rounds=7)
         name = "home page with 10 tokens (the limit)"
         self.add(f"{name}: requests/s", "an empty response", "≥ 0.30", rates(homes, empties))
         p99s = ratios([load.p99 for load in homes], [load.p99 for load in empties])
         self.add(f"{name}: 99th percentile", "an empty response", "≤ 4", p99s)
         self.add("stylesheet, Brotli", "an empty response", "≥ 1.0", rates(brotlis, empties))
         self.add("stylesheet, gzip", "an empty response", "≥ 1.0", rates(gzips, empties))
-        crowds, polls, homes = take_turns(in_crowd, poll, home)
+        crowds, polls, homes = take_turns(in_crowd, poll, home, rounds=7)
         name = "home page with 10 tokens among 1,000,000 of others"
         self.add(name, "the home page without those", "≥ 0.9", rates(crowds, homes))
         self.add("poll while a token is pending", "the home page", "≥ 1.5", rates(polls, homes))
-        generated, inserted = take_turns(generate, insert)
+        generated, inserted = take_turns(generate, insert, rounds=7)
         name = "one INSERT and a redirect"
         self.add("generate a token at once", name, "≥ 0.5", rates(generated, inserted))
 
@@ -515,7 +514,7 @@ def plot(rows, path):
         colour = "tab:green" if row.met else "tab:red"
         distances = [row.distance(value) for value in row.values]
         axes.plot([min(distances), max(distances)], [place, place], color=colour, linewidth=6)
-        axes.plot(row.distance(row.median), place, "o", color="black")
+        axes.plot(row.distance(row.median), place, "o", color=colour, markeredgecolor="black")
         text = f"{row.median:.2f} {row.unit}  ({row.goal})"
         axes.text(1.02, place, text, va="center", transform=axes.get_yaxis_transform())
     axes.axvline(1, color="black", linewidth=1)
