@@ -201,7 +201,7 @@ class Side:
         port = free_port()
         process = stack.enter_context(self.process(self.web, PORT=str(port), **environment))
         address = f"http://127.0.0.1:{port}"
-        wait_for(lambda: answers(f"{address}/"), what=process.log)
+        wait_for(lambda: answers(f"{address}/"), what=process.log, pause=0.005)
         return process, address
 
     def start_worker(self, stack, **environment):

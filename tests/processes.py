@@ -41,14 +41,14 @@ def free_port():
         return server.getsockname()[1]
 
 
-def wait_for(condition, seconds=30, what="the condition"):
+def wait_for(condition, seconds=30, what="the condition", pause=0.05):
     """Return the condition's value once it is true; OSError counts as false. Raise TimeoutError."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         with contextlib.suppress(OSError):
             if value := condition():
                 return value
-        time.sleep(0.05)
+        time.sleep(pause)
     raise TimeoutError(f"waited {seconds} s in vain for {what}")
 
 
