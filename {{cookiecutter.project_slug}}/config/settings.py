@@ -9,8 +9,6 @@ from redis import exceptions
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from config.project import CSP_MIDDLEWARE
-
 BASE_DIR = Path(__file__).resolve().parent.parent
 
 # Heroku names the dyno in every process that it starts. Heroku CI does as well, but its servers
@@ -74,7 +72,7 @@ MIDDLEWARE = [
     "config.middleware.RequestIDMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
-    CSP_MIDDLEWARE,
+    "config.project.ContentSecurityPolicyMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
