@@ -1,5 +1,7 @@
 """One Redis connection pool for Django's cache and for RQ."""
 
+from functools import cached_property
+
 from django.core.cache.backends import redis
 
 
@@ -12,4 +14,8 @@ class RedisCache(redis.RedisCache):
 
     def get_master_client(self):
         """Return the `redis.Redis` that writes go to."""
+        return self._master_client
+
+    @cached_property
+    def _master_client(self):
         return self._cache.get_client(write=True)

@@ -9,6 +9,7 @@ import time
 from contextlib import suppress
 
 from django.conf import settings
+from django.core.cache import cache
 from django_rq import get_queue
 from redis.exceptions import RedisError
 from rq import Callback, Retry, get_current_job
@@ -98,10 +99,9 @@ def add_progress(tokens):
     pending = [token for token in tokens if token.is_pending]
     if not pending:
         return
-    queue = get_queue()
+    ids = [str(token.pk) for token in pending]
     try:
-        ids = [str(token.pk) for token in pending]
-        jobs = Job.fetch_many(ids, connection=queue.connection, serializer=queue.serializer)
+        jobs = Job.fetch_many(ids, connection=cache.get_master_client())
     except (RedisError, NoSuchJobError):
         jobs = [None] * len(pending)
     for token, job in zip(pending, jobs, strict=True):
