@@ -4,7 +4,7 @@ import os
 import sys
 from pathlib import Path
 
-from environs import Env, EnvError
+from environs import EnvError, FileAwareEnv
 from redis import exceptions
 from redis.backoff import NoBackoff
 from redis.retry import Retry
@@ -19,7 +19,8 @@ HEROKU = "DYNO" in os.environ and "CI" not in os.environ
 
 # --- What the environment says -------------------------------------------------------------
 
-env = Env()
+# Any variable may instead be read from the file that NAME_FILE names: a secret of Docker's, say.
+env = FileAwareEnv(strip_whitespace=True)
 env.read_env(BASE_DIR / ".env", recurse=False)
 
 try:
@@ -47,7 +48,7 @@ try:
 
     # The simulated work of a background job, in seconds.
     TOKEN_WORK_SECONDS = env.float("TOKEN_WORK_SECONDS", 2.0)
-except (EnvError, ValueError) as error:
+except (EnvError, OSError, ValueError) as error:
     sys.exit(f"The environment is wrong: {error}")
 
 if HEROKU:
