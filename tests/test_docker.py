@@ -49,11 +49,11 @@ PRODUCTION = {
 IMAGE_BOUND = 77
 
 
-def docker(*arguments, check=True, **options):
+def docker(*arguments, check=True, variables=None, **options):
     """Run docker and return what it printed; raise if it fails."""
     done = subprocess.run(
         ["docker", *map(str, arguments)],
-        env=ENVIRONMENT,
+        env=ENVIRONMENT | (variables or {}),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

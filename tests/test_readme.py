@@ -23,6 +23,8 @@ COMMANDS = {
     r"\.venv/bin/python manage\.py makemigrations": "here",
     r"\.venv/bin/python manage\.py createsuperuser": "tests/test_browser.py",
     r"uvx (cookiecutter|cruft) .*": "tests/test_hooks.py",
+    r"docker (push|secret|service|stack|swarm) .*": "tests/test_scale.py, without a registry",
+    r"openssl rand .*": "tests/test_scale.py, with another key",
     r"docker .*": "tests/test_docker.py",
     r"make up": "tests/test_docker.py, as the command that it stands for",
     r"python manage\.py rqstats": "tests/test_site.py",

@@ -63,6 +63,7 @@ def test_postgres_connections_are_kept_and_checked(load):
     database = load(**PRODUCTION)["DATABASES"]["default"]
     assert database["CONN_MAX_AGE"] == 600
     assert database["CONN_HEALTH_CHECKS"]
+    assert database["OPTIONS"]["tcp_user_timeout"] == 5000
     assert "sslmode" not in database["OPTIONS"]
 
 
