@@ -175,6 +175,7 @@ def test_a_machine_that_is_cut_off_and_one_that_freezes_lose_nothing(image, tmp_
     def cut_off(cluster):
         web, port = cluster.named("web")[1], cluster.ports[1]
         worker, frozen, *others = cluster.named("worker")[1:]
+        check_connections(cluster)
         jobs = [cluster.freeze_in_a_job(name) for name in (worker, frozen)]
         for name in (web, worker):
             docker("network", "disconnect", cluster.containers[name], name)
@@ -212,6 +213,16 @@ def test_a_machine_that_is_cut_off_and_one_that_freezes_lose_nothing(image, tmp_
     assert outcome.ready == outcome.asked
     assert (outcome.lost, outcome.doubled) == (0, 0)
     assert outcome.emptied
+
+
+def check_connections(cluster):
+    """Assert that there are no more connections than README.md counts, and the test's own."""
+    ((postgres,),) = cluster.execute(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = %s", cluster.database
+    )
+    assert postgres <= 3 * 6 + 4 * 1 + 2 * 1 + 1
+    with cluster.client() as client:
+        assert len(client.client_list()) <= 3 * 6 + 4 * 3 + 2 * 1 + 1
 
 
 def check_all_webs(cluster):

@@ -127,8 +127,8 @@ if DATABASE["ENGINE"] == "django.db.backends.sqlite3":
         "timeout": 20,
     }
 else:
-    # A server that has vanished gives the 503 page within seconds, and lets a job fail and be tried
-    # elsewhere. Without these, a query on a connection that was open waits for a quarter of an hour.
+    # A server that has vanished gives the 503 page within seconds, and fails a job so that it is
+    # tried again. A query on a connection that was open would wait for a quarter of an hour.
     DATABASE.setdefault("OPTIONS", {}).update(
         connect_timeout=3,
         tcp_user_timeout=5000,  # milliseconds for what was sent to arrive
