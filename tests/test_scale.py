@@ -1,7 +1,4 @@
-"""The site on many machines: one of them is cut off, one freezes, and nothing is lost.
-
-Here each machine is a network of its own, with Postgres and Redis reachable from all of them.
-"""
+"""The site on many machines: one is cut off, one freezes; and a Swarm updates it under load."""
 
 import http.client
 import re
@@ -14,7 +11,7 @@ import pytest
 import yaml
 from conftest import bake
 from processes import answers, cannot_run, wait_for
-from test_docker import PRODUCTION, docker, engine, inspect  # noqa: F401  (a fixture)
+from test_docker import PRODUCTION, docker, engine  # noqa: F401  (a fixture)
 from test_faults import AUDIT, Stack, run
 from test_make import Visitor
 
@@ -53,9 +50,9 @@ def port_of(name, port):
 
 
 class Cluster(Stack):
-    """Containers on machines, which are networks; started again whenever they end.
+    """Containers on machines, which are networks here; started again whenever they end.
 
-    Visitors reach the webs through one more network, as if through a load balancer.
+    Postgres and Redis are on all of them. Visitors reach the webs through one more network, as if through a load balancer.
     """
 
     def __init__(self, image, folder):
@@ -90,8 +87,8 @@ class Cluster(Stack):
         return self
 
     def __exit__(self, *exc):
-        servers = [f"{self.image}-db", f"{self.image}-redis"]
-        docker("rm", "--force", "--volumes", *servers, *self.containers, check=False)
+        others = [f"{self.image}-{name}" for name in ("db", "redis", "migrate")]
+        docker("rm", "--force", "--volumes", *others, *self.containers, check=False)
         for name, network in self.containers.items():
             # What was connected while it restarted stays so, though it is gone.
             docker("network", "disconnect", "--force", network, name, check=False)
@@ -134,7 +131,12 @@ class Cluster(Stack):
         name = f"{self.image}-{name}"
         docker(
             *("create", "--name", name, "--network", f"{self.image}-front"),
-            *("--init", "--no-healthcheck", "--restart=on-failure", "--publish=127.0.0.1::8000"),
+            *(
+                "--init",
+                "--no-healthcheck",
+                "--restart=unless-stopped",
+                "--publish=127.0.0.1::8000",
+            ),
             *(*variables, self.image, *command),
         )
         docker("network", "connect", network, name)
@@ -203,9 +205,7 @@ def test_a_machine_that_is_cut_off_and_one_that_freezes_lose_nothing(image, tmp_
         cluster.signal(frozen, "CONT", HORSE)
         wait_for(lambda: f"token={jobs[1]} " in docker("logs", frozen), what="the late job")
         cluster.signal(frozen, "CONT")
-        before = cluster.log.read_text().count('outcome="ready"')
         check_all_webs(cluster)
-        assert cluster.log.read_text().count('outcome="ready"') > before
 
     outcome = run("a machine cut off", cluster, cut_off)
     print(f"\n{outcome}\nseconds: {seconds}")
