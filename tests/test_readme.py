@@ -24,6 +24,7 @@ COMMANDS = {
     r"\.venv/bin/python manage\.py createsuperuser": "tests/test_browser.py",
     r"uvx (cookiecutter|cruft) .*": "tests/test_hooks.py",
     r"docker .*": "tests/test_docker.py",
+    r"make (deploy|backup|restore .*)": "tests/test_production.py",
     r"make up": "tests/test_docker.py, as the command that it stands for",
     r"python manage\.py rqstats": "tests/test_site.py",
     r"(heroku|git) .*": "tests/test_heroku.py",

@@ -38,8 +38,8 @@ access_log_format = (
     'request_id=%({x-request-id}o)s from=%(h)s agent="%(a)s"'
 )
 
-# Seconds that the workers go on after SIGTERM while /healthz fails, until the proxy has noticed and
-# sends nothing more: what reached a socket that is closed would be lost. Heroku's router needs none.
+# Seconds that the workers go on after SIGTERM while /healthz fails, until the proxy has noticed it
+# and sends nothing more: what reaches a socket that closes is lost. Heroku's router needs none.
 if drain_seconds := int(os.environ.get("DRAIN_SECONDS", "0")):
 
     def post_worker_init(worker):
