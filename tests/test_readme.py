@@ -26,6 +26,7 @@ COMMANDS = {
     r"docker (push|secret|service|stack|swarm) .*": "tests/test_scale.py, without a registry",
     r"openssl rand .*": "tests/test_scale.py, with another key",
     r"docker .*": "tests/test_docker.py",
+    r"make (deploy|backup|restore .*)": "tests/test_production.py",
     r"make up": "tests/test_docker.py, as the command that it stands for",
     r"python manage\.py rqstats": "tests/test_site.py",
     r"(heroku|git) .*": "tests/test_heroku.py",

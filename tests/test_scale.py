@@ -52,7 +52,8 @@ def port_of(name, port):
 class Cluster(Stack):
     """Containers on machines, which are networks here; started again whenever they end.
 
-    Postgres and Redis are on all of them. Visitors reach the webs through one more network, as if through a load balancer.
+    Postgres and Redis are on all of them. Visitors reach the webs through one more, as if through
+    a load balancer.
     """
 
     def __init__(self, image, folder):
