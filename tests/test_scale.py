@@ -135,7 +135,7 @@ class Cluster(Stack):
             *(
                 "--init",
                 "--no-healthcheck",
-                "--restart=unless-stopped",
+                "--restart=on-failure",
                 "--publish=127.0.0.1::8000",
             ),
             *(*variables, self.image, *command),
