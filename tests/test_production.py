@@ -173,7 +173,7 @@ def load(production, record_property, visitors=6):
             everybody.append(visitor)
             for _ in range(4):  # each has a limit
                 path = "/generate/" if random.random() < 0.9 else "/generate-in-background/"
-                stop.wait(0.03)
+                stop.wait(0.1)
                 started = time.monotonic()
                 try:
                     visitor.post(path)
