@@ -29,7 +29,8 @@ UID, GID = (os.getuid(), os.getgid()) if os.getuid() else (1234, 1235)
 # Where the real home has it: the tests have one of their own.
 DOCKER_CONFIG = os.environ.get("DOCKER_CONFIG") or os.path.expanduser("~/.docker")
 ENVIRONMENT = os.environ | {"DOCKER_CONFIG": DOCKER_CONFIG, "BUILDKIT_PROGRESS": "plain"}
-ENVIRONMENT.pop("PORT", None)  # each project has one in its .env
+for name in ("COMPOSE_FILE", "DOMAIN", "PORT"):  # each project has its own in its .env
+    ENVIRONMENT.pop(name, None)
 
 SITE = {"clock", "web", "worker"}
 SERVICES = SITE | {"db", "redis"}
@@ -48,11 +49,11 @@ PRODUCTION = {
 IMAGE_BOUND = 73
 
 
-def docker(*arguments, check=True, **options):
+def docker(*arguments, check=True, variables=None, **options):
     """Run docker and return what it printed; raise if it fails."""
     done = subprocess.run(
         ["docker", *map(str, arguments)],
-        env=ENVIRONMENT,
+        env=ENVIRONMENT | (variables or {}),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -1,6 +1,7 @@
 """Gunicorn, on Heroku and in the production image alike. It reads this file by itself."""
 
 import os
+import signal
 import sys
 
 # Heroku's router speaks to [::]:$PORT; an IPv6 socket accepts IPv4 too.
@@ -36,3 +37,17 @@ access_log_format = (
     "method=%(m)s path=%({raw_uri}e)s status=%(s)s bytes=%(B)s ms=%(M)s "
     'request_id=%({x-request-id}o)s from=%(h)s agent="%(a)s"'
 )
+
+# Seconds that the workers go on after SIGTERM while /healthz fails, until the proxy has noticed it
+# and sends nothing more: what reaches a socket that closes is lost. Heroku's router needs none.
+if drain_seconds := int(os.environ.get("DRAIN_SECONDS", "0")):
+
+    def post_worker_init(worker):
+        from config.middleware import HealthMiddleware
+
+        def drain(*args):
+            HealthMiddleware.draining = True
+            signal.alarm(drain_seconds)
+
+        signal.signal(signal.SIGALRM, worker.handle_exit)
+        signal.signal(signal.SIGTERM, drain)

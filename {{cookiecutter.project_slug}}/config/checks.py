@@ -1,9 +1,9 @@
 """System checks: production never runs on the defaults of development."""
 
-import os
-
 from django.conf import settings
 from django.core.checks import Error, register
+
+from config.settings import env
 
 # Variable -> how to set it on Heroku.
 REQUIRED = {
@@ -28,6 +28,6 @@ def check_environment(**kwargs):
         errors += [
             Error(f"{name} is not set. On Heroku: {command}", id="config.E002")
             for name, command in REQUIRED.items()
-            if not os.environ.get(name)
+            if not env.str(name, "")
         ]
     return errors

@@ -25,11 +25,15 @@ class HealthMiddleware:
     Ahead of all other middleware: a probe has no valid Host header and does not speak HTTPS.
     """
 
+    draining = False  # set by gunicorn.conf.py when the process is about to stop
+
     def __init__(self, get_response):
         self.get_response = get_response
 
     def __call__(self, request):
         if request.path == "/healthz":
+            if self.draining:
+                return HttpResponse("stopping\n", content_type="text/plain", status=503)
             return HttpResponse("ok\n", content_type="text/plain")
         if request.path == "/readyz":
             return self.ready()

@@ -4,7 +4,7 @@ import os
 import sys
 from pathlib import Path
 
-from environs import Env, EnvError
+from environs import EnvError, FileAwareEnv
 from redis import exceptions
 from redis.backoff import NoBackoff
 from redis.retry import Retry
@@ -17,7 +17,8 @@ HEROKU = "DYNO" in os.environ and "CI" not in os.environ
 
 # --- What the environment says -------------------------------------------------------------
 
-env = Env()
+# Any variable may instead be read from the file that NAME_FILE names: a secret of Docker's, say.
+env = FileAwareEnv(strip_whitespace=True)
 env.read_env(BASE_DIR / ".env", recurse=False)
 
 try:
@@ -45,7 +46,7 @@ try:
 
     # The simulated work of a background job, in seconds.
     TOKEN_WORK_SECONDS = env.float("TOKEN_WORK_SECONDS", 2.0)
-except (EnvError, ValueError) as error:
+except (EnvError, OSError, ValueError) as error:
     sys.exit(f"The environment is wrong: {error}")
 
 if HEROKU:
@@ -124,8 +125,16 @@ if DATABASE["ENGINE"] == "django.db.backends.sqlite3":
         "timeout": 20,
     }
 else:
-    # An unreachable server gives the 503 page within seconds. Heroku Postgres insists on TLS.
-    DATABASE.setdefault("OPTIONS", {})["connect_timeout"] = 3
+    # A server that has vanished gives the 503 page within seconds, and fails a job so that it is
+    # tried again. A query on a connection that was open would wait for a quarter of an hour.
+    DATABASE.setdefault("OPTIONS", {}).update(
+        connect_timeout=3,
+        tcp_user_timeout=5000,  # milliseconds for what was sent to arrive
+        keepalives_idle=5,  # seconds of silence before it is asked whether it is still there
+        keepalives_interval=1,
+        keepalives_count=5,
+    )
+    # Heroku Postgres insists on TLS.
     if HEROKU:
         DATABASE["OPTIONS"]["sslmode"] = "require"
 

@@ -16,6 +16,11 @@ def test_healthz_answers_any_host_without_asking_anything(client, settings, no_r
     assert (response.status_code, response.text) == (200, "ok\n")
 
 
+def test_healthz_fails_while_the_process_is_about_to_stop(client, monkeypatch):
+    monkeypatch.setattr("config.middleware.HealthMiddleware.draining", True)
+    assert client.get("/healthz").status_code == 503
+
+
 def test_readyz_asks_database_and_redis(client):
     assert client.get("/readyz").status_code == 200
 

@@ -3,7 +3,7 @@ import runpy
 from pathlib import Path
 
 import pytest
-from environs import Env
+from environs import FileAwareEnv
 
 from config import checks
 
@@ -21,7 +21,7 @@ def load(monkeypatch):
     """Return a function that runs the settings in an environment with nothing but its own."""
 
     def load(**environment):
-        monkeypatch.setattr(Env, "read_env", lambda *args, **kwargs: None)
+        monkeypatch.setattr(FileAwareEnv, "read_env", lambda *args, **kwargs: None)
         monkeypatch.setattr(os, "environ", environment)
         return runpy.run_path(str(ROOT / "config" / "settings.py"))
 
@@ -63,6 +63,7 @@ def test_postgres_connections_are_kept_and_checked(load):
     database = load(**PRODUCTION)["DATABASES"]["default"]
     assert database["CONN_MAX_AGE"] == 600
     assert database["CONN_HEALTH_CHECKS"]
+    assert database["OPTIONS"]["tcp_user_timeout"] == 5000
     assert "sslmode" not in database["OPTIONS"]
 
 
@@ -98,6 +99,27 @@ def test_a_value_that_does_not_parse_stops_the_start_in_one_line(load, name, val
     assert "\n" not in str(error.value)
 
 
+def test_a_secret_is_read_from_its_file_without_the_line_break(load, tmp_path):
+    files = {}
+    for name, value in PRODUCTION.items():
+        file = tmp_path / name
+        file.write_text(f"{value}\n")
+        files[f"{name}_FILE"] = str(file)
+    settings = load(**files, SECRET_KEY="the file wins")
+    assert settings["SECRET_KEY"] == PRODUCTION["SECRET_KEY"]
+    assert settings["REDIS_URL"] == PRODUCTION["REDIS_URL"]
+    assert settings["DATABASES"]["default"]["PASSWORD"] == "secret"
+
+
+@pytest.mark.parametrize("path", ["missing", ".", "file/below"])
+def test_a_file_that_cannot_be_read_stops_the_start_in_one_line(load, tmp_path, path):
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit, match=r"^The environment is wrong: ") as error:
+        load(**PRODUCTION, SECRET_KEY_FILE=str(tmp_path / path))
+    assert "SECRET_KEY_FILE" in str(error.value) or path in str(error.value)
+    assert "\n" not in str(error.value)
+
+
 # --- The checks ------------------------------------------------------------------------------
 
 
@@ -120,6 +142,16 @@ def test_what_is_missing_is_named_with_the_command_that_sets_it(environment, nam
     environment[name] = ""
     (message,) = messages()
     assert message.startswith(f"{name} is not set. On Heroku: heroku ")
+
+
+def test_a_file_will_do_unless_it_is_empty(environment, tmp_path):
+    file = tmp_path / "key"
+    file.write_text(environment.pop("SECRET_KEY"))
+    environment["SECRET_KEY_FILE"] = str(file)
+    assert messages() == []
+    file.write_text("\n")
+    (message,) = messages()
+    assert message.startswith("SECRET_KEY is not set.")
 
 
 def test_development_needs_none(environment, settings):

@@ -1,0 +1,395 @@
+"""The site on many machines: one is cut off, one freezes; and a Swarm updates it under load."""
+
+import http.client
+import re
+import time
+from contextlib import closing
+from secrets import token_hex
+from types import SimpleNamespace
+
+import pytest
+import yaml
+from conftest import bake
+from processes import answers, cannot_run, wait_for
+from test_docker import PRODUCTION, docker, engine  # noqa: F401  (a fixture)
+from test_faults import AUDIT, Stack, run
+from test_make import Visitor
+
+# One at a time, see test_docker.py.
+pytestmark = [pytest.mark.xdist_group("docker"), pytest.mark.slow]
+
+WORKER = "python manage.py rqworker --serializer json --worker-class tokens.worker.Worker"
+COMMANDS = {
+    "web": [],
+    "worker": [*WORKER.split(), "--worker-ttl", "45"],
+    "clock": ["python", "manage.py", "clock"],
+}
+MACHINES = [["web", "worker", "clock"], ["web", "worker", "clock"], ["web", "worker", "worker"]]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    return bake(tmp_path_factory.mktemp("scale"), create_git_repo=False)
+
+
+@pytest.fixture(scope="module")
+def image(engine, site):  # noqa: F811  (the fixture)
+    """The production image of the site."""
+    name = f"test_{token_hex(4)}"
+    docker("build", "--tag", name, ".", cwd=site)
+    yield name
+    docker("image", "rm", "--force", name)
+
+
+# The youngest of the stopped processes of a container.
+HORSE = "$(grep -l '^State:.T' /proc/[0-9]*/status | cut -d/ -f3 | sort -n | tail -1)"
+
+
+def port_of(name, port):
+    return docker("port", name, port).rpartition(":")[2]
+
+
+class Cluster(Stack):
+    """Containers on machines, which are networks here; started again whenever they end.
+
+    Postgres and Redis are on all of them. Visitors reach the webs through one more, as if through
+    a load balancer.
+    """
+
+    def __init__(self, image, folder):
+        self.image = image
+        self.database = "postgres"
+        self.folder = folder
+        self.networks = [f"{image}-machine-{number}" for number, _ in enumerate(MACHINES)]
+        self.containers = {}  # name -> its machine's network
+        self.turn = 0
+
+    def named(self, process):
+        return [name for name in self.containers if f"-{process}-" in name]
+
+    @property
+    def port(self):
+        """The published port of one web after the other."""
+        self.turn += 1
+        return self.ports[self.turn % len(self.ports)]
+
+    @property
+    def log(self):
+        path = self.folder / "log"
+        path.write_text("".join(docker("logs", name) for name in self.containers))
+        return path
+
+    def __enter__(self):
+        try:
+            self.start()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *exc):
+        others = [f"{self.image}-{name}" for name in ("db", "redis", "migrate")]
+        docker("rm", "--force", "--volumes", *others, *self.containers, check=False)
+        for name, network in self.containers.items():
+            # What was connected while it restarted stays so, though it is gone.
+            docker("network", "disconnect", "--force", network, name, check=False)
+        docker("network", "rm", f"{self.image}-front", *self.networks, check=False)
+
+    def start(self):
+        for network in (f"{self.image}-front", *self.networks):
+            docker("network", "create", network)
+        options = ["--detach", "--publish", "127.0.0.1::5432", "--env=POSTGRES_PASSWORD=postgres"]
+        docker("run", "--name", f"{self.image}-db", *options, "postgres:17")
+        docker(
+            *("run", "--name", f"{self.image}-redis", "--detach", "--publish", "127.0.0.1::6379"),
+            "redis:8",
+        )
+        for server in ("db", "redis"):
+            for network in self.networks:
+                docker("network", "connect", "--alias", server, network, f"{self.image}-{server}")
+        url = f"postgres://postgres:postgres@localhost:{port_of(f'{self.image}-db', 5432)}"
+        self.postgres = SimpleNamespace(url=lambda database: f"{url}/{database}")
+        redis_port = port_of(f"{self.image}-redis", 6379)
+        self.redis = SimpleNamespace(url=f"redis://localhost:{redis_port}/0")
+        ready = ["exec", f"{self.image}-db", "pg_isready", "--username=postgres", "-h", "localhost"]
+        wait_for(lambda: "accepting" in docker(*ready, check=False), 60, "Postgres")
+        self.start_container(self.networks[0], "migrate", "python", "manage.py", "migrate")
+        assert docker("wait", f"{self.image}-migrate") == "0"
+        docker("rm", f"{self.image}-migrate")
+        self.execute(AUDIT)
+        for network, processes in zip(self.networks, MACHINES, strict=True):
+            for process in processes:
+                name = f"{process}-{len(self.containers)}"
+                self.start_container(network, name, *COMMANDS[process])
+                self.containers[f"{self.image}-{name}"] = network
+        self.ports = [port_of(name, 8000) for name in self.named("web")]
+        for port in self.ports:
+            wait_for(lambda port=port: answers(f"http://localhost:{port}/readyz"), 60, "a web")
+
+    def start_container(self, network, name, *command):
+        environment = PRODUCTION | {"TOKEN_WORK_SECONDS": "0.1"}
+        variables = [f"--env={name}={value}" for name, value in environment.items()]
+        name = f"{self.image}-{name}"
+        docker(
+            *("create", "--name", name, "--network", f"{self.image}-front"),
+            *(
+                "--init",
+                "--no-healthcheck",
+                "--restart=on-failure",
+                "--publish=127.0.0.1::8000",
+            ),
+            *(*variables, self.image, *command),
+        )
+        docker("network", "connect", network, name)
+        docker("start", name)
+
+    def freeze_in_a_job(self, worker):
+        """Stop a worker and its work-horse in the middle of a job; return the job's id.
+
+        Not by `docker pause`: what the engine then asks of the container may hang with it.
+        """
+
+        def frozen():
+            self.signal(worker, "STOP")
+            begun = re.findall(r"generate\('([0-9a-f-]{36})'\)", docker("logs", worker))
+            if begun and self.count(f"id = '{begun[-1]}' AND state = 'pending'"):
+                return begun[-1]
+            self.signal(worker, "CONT")
+
+        return wait_for(frozen, what="a running job")
+
+    def signal(self, container, name, process=-1):
+        """Send a signal to a process in the container, or to all but the first, its init."""
+        docker("exec", container, "sh", "-c", f"kill -{name} {process}")
+
+
+def status(port, path):
+    """Return the status of an answer, and after how many seconds it came."""
+    began = time.monotonic()
+    with closing(http.client.HTTPConnection("localhost", port, timeout=60)) as client:
+        client.request("GET", path)
+        return client.getresponse().status, time.monotonic() - began
+
+
+def test_a_machine_that_is_cut_off_and_one_that_freezes_lose_nothing(image, tmp_path):
+    cluster = Cluster(image, tmp_path)
+    seconds = {}
+
+    def cut_off(cluster):
+        web, port = cluster.named("web")[1], cluster.ports[1]
+        worker, frozen, *others = cluster.named("worker")[1:]
+        check_connections(cluster)
+        jobs = [cluster.freeze_in_a_job(name) for name in (worker, frozen)]
+        for name in (web, worker):
+            docker("network", "disconnect", cluster.containers[name], name)
+        cluster.signal(worker, "CONT")
+        began = time.monotonic()
+        # Every thread of the web has an open connection that nobody answers any more.
+        for _ in range(12):
+            code, took = status(port, "/readyz")
+            assert code == 503
+            assert took < 15
+            assert status(port, "/healthz")[0] == 200
+        seconds["503 from all threads"] = time.monotonic() - began
+        for job in jobs:
+            wait_for(lambda job=job: cluster.count(f"id = '{job}' AND state = 'ready'"), 180, job)
+        seconds["both jobs made elsewhere"] = time.monotonic() - began
+        others.append(cluster.named("worker")[0])
+
+        def made_by_others(job):
+            logs = "".join(docker("logs", name) for name in others)
+            return re.search(rf'token={job} .* outcome="ready"', logs)
+
+        for job in jobs:
+            wait_for(lambda job=job: made_by_others(job), 10, "the line in another's log")
+        began = time.monotonic()
+        for name in (web, worker):
+            docker("network", "connect", cluster.containers[name], name)
+        wait_for(lambda: status(port, "/readyz")[0] == 200, 30, "the web that was cut off")
+        seconds["ready again"] = time.monotonic() - began
+        # The work-horse wakes first, long after its job was made, and then its worker.
+        cluster.signal(frozen, "CONT", HORSE)
+        wait_for(lambda: f"token={jobs[1]} " in docker("logs", frozen), what="the late job")
+        cluster.signal(frozen, "CONT")
+        check_all_webs(cluster)
+
+    outcome = run("a machine cut off", cluster, cut_off)
+    print(f"\n{outcome}\nseconds: {seconds}")
+    assert outcome.asked >= 200
+    assert outcome.ready == outcome.asked
+    assert (outcome.lost, outcome.doubled) == (0, 0)
+    assert outcome.emptied
+
+
+def check_connections(cluster):
+    """Assert that there are no more connections than README.md counts, and the test's own."""
+    ((postgres,),) = cluster.execute(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = %s", cluster.database
+    )
+    assert postgres <= 3 * 6 + 4 * 1 + 2 * 1 + 1
+    with cluster.client() as client:
+        assert len(client.client_list()) <= 3 * 6 + 4 * 3 + 2 * 1 + 1
+
+
+def check_all_webs(cluster):
+    """Assert that a visitor asks one web for a token and sees it through every one."""
+    visitor = Visitor("")
+    for asked, port in enumerate(cluster.ports, 1):
+        visitor.address = f"http://localhost:{port}"
+        visitor.post("/generate-in-background/")
+        for shown in cluster.ports:
+            visitor.address = f"http://localhost:{shown}"
+            wait_for(lambda asked=asked: len(visitor.tokens()) == asked, 60, "the tokens")
+
+
+# --- On a Swarm ------------------------------------------------------------------------------
+
+# Plays the load balancer and the routing mesh, for which not every kernel has the modules: it asks
+# Swarm's own DNS, each half second, where a web is that is ready.
+BALANCER = """
+:8000 {
+    reverse_proxy {
+        dynamic a {
+            name web
+            port 8000
+            refresh 500ms
+        }
+        lb_try_duration 5s
+    }
+}
+"""
+
+
+class Swarm(Stack):
+    """The site of stack.yaml on a Swarm of one node, with Postgres and Redis outside of it."""
+
+    def __init__(self, image, site, folder):
+        self.name = image
+        self.site = site
+        self.folder = folder
+        self.database = "postgres"
+
+    def container(self, name, *arguments):
+        docker("run", "--detach", "--name", f"{self.name}-{name}", "--network", self.name,
+               "--network-alias", name, *arguments)  # fmt: skip
+
+    def __enter__(self):
+        try:
+            self.start()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *exc):
+        docker("stack", "rm", "--detach=false", self.name, check=False)
+        names = [f"{self.name}-{name}" for name in ("db", "redis", "balancer")]
+        docker("rm", "--force", "--volumes", *names, check=False)
+        docker("secret", "rm", *self.secrets, check=False)
+        wait_for(lambda: docker("network", "rm", self.name, check=False) == self.name, 60)
+
+    @property
+    def secrets(self):
+        return {
+            "database_url": PRODUCTION["DATABASE_URL"],
+            "redis_url": PRODUCTION["REDIS_URL"],
+            "secret_key": PRODUCTION["SECRET_KEY"],
+        }
+
+    def start(self):
+        docker("network", "create", "--driver", "overlay", "--attachable", self.name)
+        publish = "--publish=127.0.0.1::"
+        self.container("db", f"{publish}5432", "--env=POSTGRES_PASSWORD=postgres", "postgres:17")
+        self.container("redis", f"{publish}6379", "redis:8")
+        (self.folder / "Caddyfile").write_text(BALANCER)
+        file = f"--volume={self.folder}/Caddyfile:/etc/caddy/Caddyfile:ro"
+        self.container("balancer", f"{publish}8000", file, "caddy:2")
+        url = f"postgres://postgres:postgres@localhost:{port_of(f'{self.name}-db', 5432)}"
+        self.postgres = SimpleNamespace(url=lambda database: f"{url}/{database}")
+        redis_port = port_of(f"{self.name}-redis", 6379)
+        self.redis = SimpleNamespace(url=f"redis://localhost:{redis_port}/0")
+        self.port = port_of(f"{self.name}-balancer", 8000)
+        for name, value in self.secrets.items():
+            docker("secret", "create", name, "-", input=value)
+        self.deploy(self.name)
+        wait_for(lambda: answers(f"http://localhost:{self.port}/readyz"), 90, "the site")
+        self.execute(AUDIT)
+
+    def deploy(self, image):
+        stack = yaml.safe_load((self.site / "stack.yaml").read_text())
+        for service in stack["services"].values():
+            # The mesh needs IPVS of the kernel.
+            service["deploy"] = service["deploy"] | {"endpoint_mode": "dnsrr"}
+        web, worker = stack["services"]["web"], stack["services"]["worker"]
+        del web["ports"]
+        web["environment"]["HTTPS"] = "false"  # there is no TLS before it
+        worker["environment"] = worker["environment"] | {"TOKEN_WORK_SECONDS": "0.1"}
+        stack["networks"] = {"default": {"name": self.name, "external": True}}
+        file = self.folder / "stack.yaml"
+        file.write_text(yaml.safe_dump(stack))
+        variables = {"IMAGE": image, "ALLOWED_HOSTS": "localhost"}
+        options = ["--resolve-image=never", "--compose-file", file]
+        docker("stack", "deploy", *options, self.name, variables=variables)
+
+    @property
+    def log(self):
+        path = self.folder / "log"
+        # Not by `docker service logs`, which may wait for tasks that are gone.
+        stack = f"label=com.docker.stack.namespace={self.name}"
+        containers = docker("ps", "--all", "--quiet", "--filter", stack).split()
+        path.write_text("".join(docker("logs", container) for container in containers))
+        return path
+
+    def images(self, service):
+        """Return the images of the service's tasks that run, a set."""
+        tasks = ["service", "ps", f"{self.name}_{service}", "--filter", "desired-state=running"]
+        return set(docker(*tasks, "--format", "{{.Image}}").split())
+
+    def update(self, service):
+        """Return the state of the service's last update."""
+        form = "{{with .UpdateStatus}}{{.State}}{{end}}"
+        return docker("service", "inspect", f"{self.name}_{service}", "--format", form)
+
+
+@pytest.fixture
+def swarm(image, site, tmp_path):
+    """The site on a Swarm of this engine alone."""
+    if docker("info", "--format", "{{.Swarm.LocalNodeState}}") != "inactive":
+        cannot_run("the Docker engine is in a Swarm already: this test makes and leaves one")
+    docker("swarm", "init", "--advertise-addr", "127.0.0.1")
+    yield Swarm(image, site, tmp_path)
+    docker("swarm", "leave", "--force")
+
+
+def built_on(image, tag, variable):
+    """Build another image on the image, and return its name."""
+    name = f"{image}:{tag}"
+    docker("build", "--tag", name, "-", input=f"FROM {image}\nENV {variable}\n")
+    return name
+
+
+def test_a_swarm_updates_under_load_without_a_loss_and_takes_a_bad_image_back(swarm):
+    new = built_on(swarm.name, "new", "VERSION=2")
+    bad = built_on(swarm.name, "bad", "GUNICORN_CMD_ARGS=--nonsense")
+    seconds = {}
+
+    def update(swarm):
+        for image, state in ((new, "completed"), (bad, "rollback_completed")):
+            began = time.monotonic()
+            swarm.deploy(image)
+            wait_for(lambda state=state: swarm.update("web") == state, 120, state)
+            seconds[state] = time.monotonic() - began
+            assert swarm.images("web") == {new}
+            # It has no web to start, so that even the bad one will do.
+            wait_for(lambda image=image: swarm.images("worker") == {image}, 120, "the workers")
+            wait_for(lambda: swarm.update("worker") == "completed", 120, "the workers")
+
+    try:
+        outcome = run("a rolling update", swarm, update)
+    finally:
+        docker("image", "rm", "--force", new, bad)
+    print(f"\n{outcome}\nseconds: {seconds}")
+    assert outcome.asked >= 200
+    assert outcome.ready == outcome.asked
+    assert (outcome.lost, outcome.doubled, outcome.refused) == (0, 0, 0)
+    assert outcome.emptied
