@@ -485,13 +485,17 @@ def test_editing_code_installs_nothing_and_a_new_package_downloads_only_itself(p
     assert not built["COPY . ."]
     requirements = project.site / "requirements.txt"
     before = requirements.read_text()
+    # Installed anew, so that uv's cache in this engine has all of it, whatever was there before.
+    changed = f"# {project.name}\n{before.rstrip()}\n"
     development = (project.site / "requirements-dev.txt").read_text()
-    # uv says "Prepared" of what it downloads: this one, or nothing where the dev image was built.
     (block,) = re.findall(r"^iniconfig==.*?(?=^\S)", development, re.M | re.S)
     try:
-        requirements.write_text(f"# {project.name}\n{before.rstrip()}\n{block}")
+        requirements.write_text(changed)
+        assert "+ django" in docker("build", ".", cwd=project.site)
+        requirements.write_text(changed + block)
         output = docker("build", ".", cwd=project.site)
         assert "+ iniconfig" in output
+        # uv says "Prepared" of what it downloads: this one, or nothing where the dev image has it.
         assert not re.search(r"Prepared (?!1 package )\d", output), output
     finally:
         requirements.write_text(before)

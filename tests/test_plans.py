@@ -32,8 +32,8 @@ ALTER DATABASE plans SET auto_explain.log_format = 'json';
 # Rows that one statement may read: a purge deletes and the admin counts 1000, and both look a
 # little further.
 READ = 1010
-# And sort: what one visitor may have.
-SORTED = 10
+# And sort: what one visitor may have, or the few that are pending, or failed, of a million.
+SORTED = 50
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +133,7 @@ def ids(visitor, state):
 
 LIST = "token_visitor_created"
 KEY = "tokens_token_pkey"
+UNREADY = "token_unready"
 
 
 def test_a_visitors_pages_take_the_list_from_its_index(visitor, indexes):
@@ -148,9 +149,9 @@ def test_what_a_visitor_changes_is_found_by_an_index(visitor, indexes, productio
     assert indexes(visitor.post, "/generate/") == {LIST}
     (pending,) = ids(visitor, "pending")
     fail = f"from tokens import jobs; jobs.fail('{pending}')"
-    assert indexes(production.manage, "shell", "--no-imports", "-c", fail) == {KEY}
+    assert indexes(production.manage, "shell", "--no-imports", "-c", fail) <= {KEY, UNREADY}
     assert ids(visitor, "failed") == [pending]
-    assert indexes(visitor.post, "/retry/", token=pending) <= {LIST, KEY}
+    assert indexes(visitor.post, "/retry/", token=pending) <= {LIST, KEY, UNREADY}
     assert len(ids(visitor, "pending")) == 1
     job = ["rqworker", "--serializer", "json", "--burst"]
     assert indexes(production.manage, *job) == {KEY}
@@ -165,7 +166,7 @@ def test_the_clock_finds_what_is_due_by_an_index(indexes, production):
         )
 
     assert indexes(run, "enqueue_retries") == set()
-    assert indexes(run, "sweep") == {"token_unready"}
+    assert indexes(run, "sweep") == {UNREADY}
     assert indexes(run, "purge") == {"token_created", KEY}
     count = "SELECT count(*) FROM tokens_token WHERE created < now() - interval '24 hours'"
     assert execute(production.url, count) == [(0,)]
@@ -179,8 +180,8 @@ def test_the_admin_lists_and_filters_by_an_index(indexes, production):
         ("", "token_created"),
         ("?p=3", "token_created"),
         ("?state__exact=ready", "token_created"),
-        ("?state__exact=pending", "token_unready"),
-        ("?state__exact=failed", "token_unready"),
+        ("?state__exact=pending", UNREADY),
+        ("?state__exact=failed", UNREADY),
         ("?created__gte=2000-01-01+00:00:00Z", "token_created"),
     ):
         assert indexes(staff.get, path + query) == {index}
