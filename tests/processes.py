@@ -1,6 +1,7 @@
 """Real servers and processes for the tests, each on a free loopback port, each stopped again."""
 
 import contextlib
+import http.client
 import os
 import shutil
 import signal
@@ -42,10 +43,13 @@ def free_port():
 
 
 def wait_for(condition, seconds=30, what="the condition", pause=0.05):
-    """Return the condition's value once it is true; OSError counts as false. Raise TimeoutError."""
+    """Return the condition's value once it is true, or raise TimeoutError.
+
+    A connection that fails, or ends in the middle of an answer, counts as false.
+    """
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, http.client.HTTPException):
             if value := condition():
                 return value
         time.sleep(pause)

@@ -18,7 +18,7 @@ import pytest
 import yaml
 from conftest import bake
 from processes import CI, answers, cannot_run, free_port, wait_for
-from test_make import Visitor
+from test_make import Visitor as OneTryVisitor
 
 # One at a time: they share the engine's cache, and two of them would share two cores.
 pytestmark = pytest.mark.xdist_group("docker")
@@ -141,6 +141,13 @@ def project(engine, tmp_path_factory):
         yield project
     finally:
         project.down()
+
+
+class Visitor(OneTryVisitor):
+    """Tries again while the development server restarts itself."""
+
+    def open(self, path, data=None):
+        return wait_for(lambda: super(Visitor, self).open(path, data), 60, path)
 
 
 def check_walk(address):

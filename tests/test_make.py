@@ -24,15 +24,16 @@ class Visitor:
         keeper = urllib.request.HTTPCookieProcessor(self.cookies)
         self.opener = urllib.request.build_opener(keeper)
 
-    def get(self, path="/"):
-        with self.opener.open(self.address + path, timeout=30) as response:
+    def open(self, path, data=None):
+        with self.opener.open(self.address + path, data, timeout=30) as response:
             return response.read().decode()
+
+    def get(self, path="/"):
+        return self.open(path)
 
     def post(self, path, **data):
         (csrf,) = re.findall(r'name="csrfmiddlewaretoken" value="(\w+)"', self.get())
-        data = urlencode(data | {"csrfmiddlewaretoken": csrf}).encode()
-        with self.opener.open(self.address + path, data, timeout=30) as response:
-            return response.read().decode()
+        return self.open(path, urlencode(data | {"csrfmiddlewaretoken": csrf}).encode())
 
     def tokens(self):
         return re.findall(r"<code>([0-9a-f]{64})</code>", self.get())
