@@ -62,7 +62,7 @@ bench: .venv/installed servers  ## measure the site against baselines, as ratios
 
 .PHONY: deps
 deps: .venv/installed  ## upgrade every pinned version, the template's and the site's
-	@for folder in tests benchmarks; do $(BIN)/uv pip compile --quiet --upgrade --universal --generate-hashes \
+	@for folder in tests benchmarks; do $(BIN)/uv pip compile --quiet --upgrade --universal --generate-hashes --no-strip-extras \
 	--python-version 3.11 --custom-compile-command "make deps" \
 	--output-file $$folder/requirements.txt $$folder/requirements.in || exit 1; done
 	@for django in $$($(BIN)/python -c 'import json; print(*json.load(open("cookiecutter.json"))["django_version"])'); do rm -rf .cache/deps && \

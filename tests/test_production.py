@@ -145,6 +145,11 @@ class Production(Project):
     def shell(self, code):
         return self.exec("web-a", "python", "manage.py", "shell", "--verbosity", "0", "-c", code)
 
+    def troubles(self):
+        """Return what the proxy and the site have logged of failed requests and health checks."""
+        logs = self.compose("logs", "--no-color", "--timestamps", "caddy", "web-a", "web-b")
+        return "\n".join(re.findall(r".*(?:level=ERROR|status=5|health|\"error\").*", logs))
+
     def pending(self):
         return int(self.shell("print(Token.objects.pending().count())"))
 
@@ -197,7 +202,7 @@ def load(production, record_property, visitors=6):
         "load", f"{2 * len(durations)} requests, {len(failures)} failed, "
         f"slowest pair {max(durations):.1f} s, {len(everybody)} visitors",
     )  # fmt: skip
-    assert failures == []
+    assert failures == [], production.troubles()
     wait_for(lambda: production.pending() == 0, 180, what="the jobs")
     for visitor in everybody:
         assert len(visitor.tokens()) == visitor.accepted

@@ -1,4 +1,5 @@
 import re
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,19 @@ def test_the_lock_has_nothing_that_nobody_asked_for(name):
         if re.search(r"via.*-r requirements", entry, re.S):
             package = canonicalize_name(re.split(r"==|\[", entry)[0])
             assert package in asked, f"{package} is in {name}.txt only: run `make deps`"
+
+
+def test_the_lock_names_the_extras_that_packages_ask_of_each_other():
+    """Pip 23 takes `coverage[toml]` for another package than a pinned `coverage`."""
+    lock = (ROOT / "requirements-dev.txt").read_text()
+    packages = set(re.findall(r"^([\w.-]+)\S*==", lock, re.M))
+    assert "pytest-cov" in packages
+    for package in packages & {distribution.name for distribution in metadata.distributions()}:
+        for requirement in map(Requirement, metadata.requires(package) or []):
+            applies = not requirement.marker or requirement.marker.evaluate({"extra": ""})
+            if applies and requirement.extras:
+                pin = f"\n{requirement.name}[{','.join(sorted(requirement.extras))}]=="
+                assert pin in lock, f"{package} wants {requirement}: run `make deps`"
 
 
 def test_development_has_the_versions_of_production():
