@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import os
+import random
 import shutil
 import signal
 import socket
@@ -37,9 +38,17 @@ def find_program(name, *folders):
     return str(max(candidates))
 
 
+# Below those that the system hands out by itself. None is handed out twice, for whoever asked for
+# it may not have taken it yet, and hardly one that another process of pytest-xdist hands out.
+PORTS = iter(random.sample(range(10_000, 32_000), 10_000))
+
+
 def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]
+    """Return a port of the loopback interface on which nobody listens."""
+    for port in PORTS:
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise OSError("no port is free")
 
 
 def wait_for(condition, seconds=30, what="the condition", pause=0.05):
@@ -170,6 +179,7 @@ class Postgres(Process):
             "listen_addresses": "127.0.0.1",
             "unix_socket_directories": "",
             "max_connections": 200,
+            "fsync": "off",  # the machine itself does not fail in a test
         }
         arguments = [f"-c{name}={value}" for name, value in settings.items()]
         super().__init__(

@@ -54,6 +54,12 @@ def check_tree(site):
             assert json.loads(text), name
 
 
+@pytest.mark.xdist_group("any")
+def test_what_must_not_run_at_the_same_time_does_not(request):
+    """Pytest 9.2 parted pytest-xdist from its groups, and everything ran beside everything."""
+    assert not hasattr(request.config, "workerinput") or request.node.nodeid.endswith("@any")
+
+
 @pytest.fixture(scope="module")
 def default_site(tmp_path_factory):
     return bake(tmp_path_factory.mktemp("default"))

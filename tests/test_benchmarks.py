@@ -95,7 +95,7 @@ def test_an_interrupted_run_leaves_neither_servers_nor_files_behind(tmp_path):
             assert "redis-server" in str(commands_in(folder))
             assert run.stop() == 1
         assert run.output.endswith("Interrupted: nothing was written.\n")
-        assert commands_in(folder) == []
+        wait_for(lambda: not commands_in(folder), what="every process to end")
         assert list(folder.iterdir()) == []
     finally:
         shutil.rmtree(folder)

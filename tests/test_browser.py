@@ -51,6 +51,7 @@ def production(site, site_bin, variant, postgres, redis, tmp_path_factory):
         "REDIS_URL": redis.url,
         "PORT": str(port),
         "DJANGO_SUPERUSER_PASSWORD": "password",
+        "TOKEN_WORK_SECONDS": "5",  # time to see progress, however late a poll comes
     }
     sql(postgres.url(), f"CREATE DATABASE {database}")
     for command in (
@@ -107,6 +108,10 @@ def frozen(process):
             os.kill(pid, signal.SIGCONT)
 
 
+# When a button is pressed while a poll is under way, htmx gives the poll up and says so.
+GIVEN_UP = "^htmx:(afterRequest|sendAbort) "
+
+
 @contextmanager
 def browse(chromium, production, expected="no error", **options):
     """Yield a new visitor's page. Afterwards its console must hold no error but the expected."""
@@ -117,7 +122,7 @@ def browse(chromium, production, expected="no error", **options):
     context.on("weberror", lambda error: errors.append(str(error.error)))
     yield context.new_page()
     context.close()
-    assert [error for error in errors if not re.search(expected, error)] == []
+    assert [error for error in errors if not re.search(f"{GIVEN_UP}|{expected}", error)] == []
 
 
 @pytest.fixture
@@ -324,7 +329,7 @@ def test_progress_does_not_take_the_focus(page):
     assert page.evaluate("document.activeElement === document.body")
     # On the running token: its button is the same until the token is there, then it is its twin.
     start_job(page)
-    delete = button(page, "Delete pending token ")
+    delete = page.get_by_role("button", name="Delete pending token")
     delete.evaluate("button => { button.focus(); window.kept = button }")
     bar = page.get_by_role("progressbar")
     wait_for(lambda: bar.evaluate("bar => bar.value") >= 60)
@@ -374,6 +379,40 @@ def test_a_site_that_does_not_answer_is_said(chromium, production):
         expect(page.get_by_role("status")).to_contain_text("The site does not answer.")
         page.context.set_offline(False)
         generate(page)
+
+
+@pytest.mark.parametrize("status", [502, 504])
+def test_the_page_of_a_proxy_does_not_take_the_place_of_ours(chromium, production, status):
+    with browse(chromium, production, expected=refused(status)) as page:
+        page.goto("/")
+        generate(page)
+        page.route("**/generate/", lambda route: route.fulfill(status=status, body="no answer"))
+        button(page, "Generate").click()
+        expect(page.get_by_role("status")).to_contain_text("The site does not answer.")
+        expect(tokens(page)).to_have_count(1)
+        page.unroute("**/generate/")
+        generate(page)
+
+
+def test_that_a_poll_is_not_answered_is_said_once(chromium, production):
+    with browse(chromium, production, expected="net::ERR|htmx:") as page:
+        page.goto("/")
+        with frozen(production.worker):
+            button(page, "Generate in background").click()
+            expect(page.get_by_text("Queued")).to_be_visible()
+            page.evaluate(
+                """() => {
+                    window.said = window.failed = 0;
+                    new MutationObserver(() => window.said++)
+                        .observe(document.getElementById("messages"), {childList: true});
+                    document.addEventListener("htmx:sendError", () => window.failed++);
+                }"""
+            )
+            page.context.set_offline(True)
+            page.wait_for_function("window.failed >= 3")
+            page.context.set_offline(False)
+            assert page.evaluate("window.said") == 1
+        expect(tokens(page)).to_have_count(1)
 
 
 def test_bad_addresses_have_pages_of_the_same_look(chromium, production):
@@ -441,7 +480,7 @@ def test_a_job_that_fails_is_tried_again_and_then_by_the_visitor(page, productio
         expect(page.get_by_role("status")).to_contain_text("A token could not be made.")
         check_accessibility(page)
     production.worker.start()
-    button(page, "Try again").click()
+    button(page, "Try again: failed token", exact=False).click()
     expect(tokens(page)).to_have_count(1)
     expect(failed).to_have_count(0)
 

@@ -153,13 +153,12 @@ class Dyno(Process):
         """Return the session in which honcho has started the line: a grandchild's."""
         table = subprocess.check_output(["ps", "-eo", "pid=,ppid=,sid="], text=True)
         rows = [tuple(map(int, line.split())) for line in table.splitlines()]
-        family = {self.pid}
-        for pid, parent, session in sorted(rows):
-            if parent in family:
-                family.add(pid)
-                if session != self.pid:
-                    return session
-        return None
+        family = known = {self.pid}
+        while known:
+            known = {pid for pid, parent, _ in rows if parent in known}
+            family |= known
+        sessions = {session for pid, _, session in rows if pid in family} - {self.pid}
+        return next(iter(sessions), None)
 
     def processes(self):
         """Return the ids of all that runs in the dyno."""
@@ -288,9 +287,10 @@ class App:
             dynos = {name: stack.enter_context(Dyno(self.slug, name, config)) for name in names}
             if "web" in dynos:
                 port = int(dynos["web"].environment["PORT"])
-                wait_for(lambda: Browser(port).get("/readyz").status == 200, what="web")
+                wait_for(lambda: Browser(port).get("/readyz").status == 200, 120, "web")
             if "worker" in dynos:
-                wait_for(lambda: "Listening on default" in dynos["worker"].output, what="worker")
+                output = dynos["worker"]
+                wait_for(lambda: "Listening on default" in output.output, 120, "worker")
             yield dynos
 
 
@@ -842,4 +842,4 @@ def test_sigterm_to_all_at_once_loses_no_request_and_no_job(app, tls_postgres):
     with app.formation() as dynos:
         for visitor in visitors:
             visitor.port = port_of(dynos)
-            wait_for(lambda visitor=visitor: len(visitor.tokens()) == 4, 60, "the tokens")
+            wait_for(lambda visitor=visitor: len(visitor.tokens()) == 4, 150, "the tokens")

@@ -69,7 +69,7 @@ def wait_for_start(address, process):
         assert process.popen.poll() is None, process.output
         return answers(f"{address}/readyz")
 
-    wait_for(started, 120, what=process.log)
+    wait_for(started, 400, what=process.log)
 
 
 def check_walk(address, process):

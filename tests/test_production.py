@@ -205,6 +205,8 @@ def load(production, record_property, visitors=6):
     assert failures == [], production.troubles()
     wait_for(lambda: production.pending() == 0, 180, what="the jobs")
     for visitor in everybody:
+        if visitor.connection:
+            visitor.close()  # Caddy may have done so, in minutes without a request
         assert len(visitor.tokens()) == visitor.accepted
 
 

@@ -156,7 +156,7 @@ class Cluster(Stack):
                 return begun[-1]
             self.signal(worker, "CONT")
 
-        return wait_for(frozen, what="a running job")
+        return wait_for(frozen, 120, "a running job")
 
     def signal(self, container, name, process=-1):
         """Send a signal to a process in the container, or to all but the first, its init."""
@@ -311,6 +311,8 @@ class Swarm(Stack):
         self.port = port_of(f"{self.name}-balancer", 8000)
         for name, value in self.secrets.items():
             docker("secret", "create", name, "-", input=value)
+        ready = ["exec", f"{self.name}-db", "pg_isready", "--username=postgres", "-h", "localhost"]
+        wait_for(lambda: "accepting" in docker(*ready, check=False), 60, "Postgres")
         self.deploy(self.name)
         wait_for(lambda: answers(f"http://localhost:{self.port}/readyz"), 90, "the site")
         self.execute(AUDIT)
@@ -337,7 +339,7 @@ class Swarm(Stack):
         # Not by `docker service logs`, which may wait for tasks that are gone.
         stack = f"label=com.docker.stack.namespace={self.name}"
         containers = docker("ps", "--all", "--quiet", "--filter", stack).split()
-        path.write_text("".join(docker("logs", container) for container in containers))
+        path.write_text("".join(docker("logs", container, check=False) for container in containers))
         return path
 
     def images(self, service):

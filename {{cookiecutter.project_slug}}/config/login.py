@@ -1,10 +1,13 @@
 """The admin's login, closed to whoever guesses passwords."""
 
+from contextlib import suppress
 from hashlib import sha256
+from ipaddress import ip_address, ip_network
 
 from django.contrib.admin.forms import AdminAuthenticationForm
 from django.core.cache import cache
 from django.core.exceptions import ValidationError
+from redis.exceptions import RedisError
 
 ATTEMPTS = 5
 PERIOD = 15 * 60  # seconds, from the first attempt on
@@ -20,8 +23,12 @@ class LoginForm(AdminAuthenticationForm):
     def clean(self):
         attempt = f"{self.cleaned_data.get('username')} {client_address(self.request)}"
         key = f"login:{sha256(attempt.encode()).hexdigest()}"
-        cache.add(key, 0, PERIOD)
-        if cache.incr(key) > ATTEMPTS:
+        try:
+            cache.add(key, 0, PERIOD)
+            attempts = cache.incr(key)
+        except RedisError as error:
+            raise ValidationError("Nobody can log in just now. Try again in a minute.") from error
+        if attempts > ATTEMPTS:
             raise ValidationError("Too many attempts. Try again in a quarter of an hour.")
         cleaned = super().clean()
         cache.delete(key)
@@ -32,7 +39,11 @@ def client_address(request):
     """Return the address that the nearest proxy saw, on which the client has no influence.
 
     A proxy appends it to what the client sent. Without a proxy there is no HTTPS, so in
-    production there is one.
+    production there is one. Of IPv6 it is the network, /64: a client has all addresses of one.
     """
     forwarded = request.headers.get("X-Forwarded-For", request.META["REMOTE_ADDR"])
-    return forwarded.rpartition(",")[2].strip()
+    address = forwarded.rpartition(",")[2].strip()
+    with suppress(ValueError):
+        if (parsed := ip_address(address)).version == 6 and not parsed.ipv4_mapped:
+            return str(ip_network((parsed, 64), strict=False))
+    return address

@@ -2,15 +2,23 @@
 
 from functools import cached_property
 
-from django.core.cache.backends import redis
+from django.core.cache.backends.redis import RedisCache as DjangoRedisCache
+from redis import exceptions
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 
-class RedisCache(redis.RedisCache):
+class RedisCache(DjangoRedisCache):
     """Django's Redis cache, which also hands its connection to django-rq.
 
-    With `USE_REDIS_CACHE`, django-rq asks the cache for its client by this method, which
+    With `USE_REDIS_CACHE`, django-rq asks the cache for its client by `get_master_client`, which
     Django's backend lacks. So the queue has the cache's URL, TLS and timeouts.
     """
+
+    def __init__(self, server, params):
+        # Once more on a connection that has gone stale, but not when Redis hangs.
+        retry = Retry(NoBackoff(), 1, supported_errors=(exceptions.ConnectionError,))
+        super().__init__(server, params | {"OPTIONS": {"retry": retry} | params.get("OPTIONS", {})})
 
     def get_master_client(self):
         """Return the `redis.Redis` that writes go to."""
@@ -19,3 +27,9 @@ class RedisCache(redis.RedisCache):
     @cached_property
     def _master_client(self):
         return self._cache.get_client(write=True)
+
+    def clear(self):
+        """Delete the cache's keys. Django's own way would empty RQ's queue as well."""
+        for key in self._master_client.scan_iter(self.make_key("*")):
+            self._master_client.delete(key)
+        return True

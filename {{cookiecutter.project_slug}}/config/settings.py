@@ -2,12 +2,11 @@
 
 import os
 import sys
+from importlib.util import find_spec
 from pathlib import Path
+from urllib.parse import quote
 
 from environs import EnvError, FileAwareEnv
-from redis import exceptions
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -36,7 +35,7 @@ try:
 
     DATABASE = env.dj_db_url(
         "DATABASE_URL",
-        f"sqlite:///{BASE_DIR / 'db.sqlite3'}",
+        f"sqlite:///{quote(str(BASE_DIR / 'db.sqlite3'))}",
         conn_max_age=600,
         conn_health_checks=True,
     )
@@ -48,6 +47,12 @@ try:
     TOKEN_WORK_SECONDS = env.float("TOKEN_WORK_SECONDS", 2.0)
 except (EnvError, OSError, ValueError) as error:
     sys.exit(f"The environment is wrong: {error}")
+
+if DEBUG and not find_spec("debug_toolbar"):
+    sys.exit(
+        "DEBUG is on, but what requirements-dev.txt lists is not installed. In production, turn it "
+        "off: heroku config:unset DEBUG"
+    )
 
 if HEROKU:
     # The router passes on only requests for the app's own host names.
@@ -65,6 +70,7 @@ INSTALLED_APPS = [
     "django.contrib.staticfiles",
     "django_htmx",
     "django_rq",
+    "config",
     "tokens",
 ]
 
@@ -127,16 +133,17 @@ if DATABASE["ENGINE"] == "django.db.backends.sqlite3":
 else:
     # A server that has vanished gives the 503 page within seconds, and fails a job so that it is
     # tried again. A query on a connection that was open would wait for a quarter of an hour.
-    DATABASE.setdefault("OPTIONS", {}).update(
-        connect_timeout=3,
-        tcp_user_timeout=5000,  # milliseconds for what was sent to arrive
-        keepalives_idle=5,  # seconds of silence before it is asked whether it is still there
-        keepalives_interval=1,
-        keepalives_count=5,
-    )
+    # What DATABASE_URL says after a `?` goes first.
+    DATABASE["OPTIONS"] = {
+        "connect_timeout": 3,
+        "tcp_user_timeout": 5000,  # milliseconds for what was sent to arrive
+        "keepalives_idle": 5,  # seconds of silence before it is asked whether it is still there
+        "keepalives_interval": 1,
+        "keepalives_count": 5,
+    } | DATABASE.get("OPTIONS", {})
     # Heroku Postgres insists on TLS.
     if HEROKU:
-        DATABASE["OPTIONS"]["sslmode"] = "require"
+        DATABASE["OPTIONS"].setdefault("sslmode", "require")
 
 # --- Redis: cache and queue ------------------------------------------------------------------
 
@@ -150,8 +157,6 @@ CACHES = {
             # A visitor does not wait for a dead Redis; RQ's workers raise these by themselves.
             "socket_connect_timeout": 1,
             "socket_timeout": 1,
-            # Once more on a connection that has gone stale, but not when Redis hangs.
-            "retry": Retry(NoBackoff(), 1, supported_errors=(exceptions.ConnectionError,)),
         },
     }
 }
@@ -217,10 +222,10 @@ SECURE_CSP = {
     "frame-ancestors": ["'none'"],
 }
 
-X_FRAME_OPTIONS = "DENY"
-SESSION_COOKIE_HTTPONLY = True
 VISITOR_COOKIE_NAME = "visitor"
 
+# That a proxy was asked over HTTPS, gunicorn says: it believes the X-Forwarded-Proto of those whom
+# FORWARDED_ALLOW_IPS names. So there is no SECURE_PROXY_SSL_HEADER, which would believe everybody.
 if HTTPS:
     SECURE_SSL_REDIRECT = True
     SECURE_HSTS_SECONDS = 60 * 60 * 24 * 365

@@ -49,6 +49,12 @@ def test_the_list_of_tokens_shows_no_value(admin_client, token):
     assert token.value not in response.text
 
 
+def test_nothing_is_done_to_many_tokens_at_once(admin_client, token):
+    data = {"action": "delete_selected", "_selected_action": token.pk, "post": "yes"}
+    admin_client.post(reverse("admin:tokens_token_changelist"), data)
+    assert Token.objects.count() == 1
+
+
 def test_the_page_of_a_token_shows_no_value_and_no_way_to_change_it(admin_client, token):
     url = reverse("admin:tokens_token_change", args=[token.pk])
     assert token.value not in admin_client.get(url).text

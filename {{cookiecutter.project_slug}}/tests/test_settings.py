@@ -1,5 +1,6 @@
 import os
 import runpy
+import shutil
 from pathlib import Path
 
 import pytest
@@ -20,10 +21,10 @@ PRODUCTION = {
 def load(monkeypatch):
     """Return a function that runs the settings in an environment with nothing but its own."""
 
-    def load(**environment):
+    def load(file=ROOT / "config" / "settings.py", **environment):
         monkeypatch.setattr(FileAwareEnv, "read_env", lambda *args, **kwargs: None)
         monkeypatch.setattr(os, "environ", environment)
-        return runpy.run_path(str(ROOT / "config" / "settings.py"))
+        return runpy.run_path(str(file))
 
     return load
 
@@ -52,6 +53,20 @@ def test_development_has_the_toolbar_and_carries_its_own_queue(load):
     assert "SECURE_SSL_REDIRECT" not in settings
 
 
+def test_debug_without_what_development_needs_stops_the_start_in_one_line(load, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(SystemExit, match=r"^DEBUG is on, .* heroku config:unset DEBUG$"):
+        load(DEBUG="true")
+    assert not load()["DEBUG"]
+
+
+def test_sqlite_is_found_whatever_the_folder_is_called(load, tmp_path):
+    folder = tmp_path / "C# 50%20? ü"
+    (folder / "config").mkdir(parents=True)
+    file = shutil.copy(ROOT / "config" / "settings.py", folder / "config")
+    assert load(file)["DATABASES"]["default"]["NAME"] == str(folder / "db.sqlite3")
+
+
 def test_sqlite_waits_for_its_lock(load):
     options = load(DATABASE_URL="sqlite:////data/db.sqlite3")["DATABASES"]["default"]["OPTIONS"]
     assert options["transaction_mode"] == "IMMEDIATE"
@@ -65,6 +80,15 @@ def test_postgres_connections_are_kept_and_checked(load):
     assert database["CONN_HEALTH_CHECKS"]
     assert database["OPTIONS"]["tcp_user_timeout"] == 5000
     assert "sslmode" not in database["OPTIONS"]
+
+
+def test_what_the_url_says_of_its_connections_goes_first(load):
+    url = f"{PRODUCTION['DATABASE_URL']}?sslmode=verify-full&connect_timeout=9"
+    settings = load(**PRODUCTION | {"DYNO": "web.1", "DATABASE_URL": url})
+    options = settings["DATABASES"]["default"]["OPTIONS"]
+    assert options["sslmode"] == "verify-full"
+    assert options["connect_timeout"] == 9
+    assert options["tcp_user_timeout"] == 5000
 
 
 def test_heroku_has_tls_without_authentication_and_its_own_hosts(load):

@@ -54,6 +54,13 @@ def test_a_forged_cookie_is_nobody(client, token):
     assert token.value not in client.get(HOME).text
 
 
+def test_without_javascript_a_message_stays_long_enough_to_be_read(client, visitor):
+    Token.objects.bulk_create(Token(visitor=visitor) for _ in range(settings.TOKEN_PENDING_LIMIT))
+    response = client.post(reverse("tokens:generate_in_background"), follow=True)
+    assert 'http-equiv="refresh" content="10"' in response.text
+    assert 'http-equiv="refresh" content="2"' in client.get(HOME).text
+
+
 def test_generate_in_background_shows_progress_then_the_token(client, work):
     response = client.post(reverse("tokens:generate_in_background"), follow=True)
     assert "<progress" in response.text
@@ -144,9 +151,13 @@ def test_progress_says_when_a_token_could_not_be_made(client, visitor):
     assert "A token could not be made." in client.get(PROGRESS, {"token": failed.pk}).text
 
 
-def test_progress_removes_what_is_gone(client, visitor):
+def test_progress_removes_what_is_gone(client, token):
     gone = uuid4()
     assert f'id="token-{gone}" hx-swap-oob="delete"' in client.get(PROGRESS, {"token": gone}).text
+
+
+def test_progress_asks_for_the_whole_page_when_nothing_is_left(client, visitor):
+    assert client.get(PROGRESS, {"token": uuid4()})["HX-Refresh"] == "true"
 
 
 def test_progress_ignores_what_is_no_id(client, visitor):

@@ -15,6 +15,7 @@ from redis.exceptions import RedisError
 from rq import Callback, Retry, get_current_job
 from rq.exceptions import NoSuchJobError
 from rq.job import Job, JobStatus
+from rq.serializers import JSONSerializer
 
 from tokens.models import Token, new_value
 
@@ -86,8 +87,8 @@ def job_failed(job, connection, *exc_info):
 
 def fail(token_id):
     """Mark a token as failed, for its visitor to try again, unless it is ready by now."""
-    Token.objects.pending().filter(pk=token_id).update(state=Token.State.FAILED)
-    logger.warning('token=%s outcome="failed"', token_id)
+    if Token.objects.pending().filter(pk=token_id).update(state=Token.State.FAILED):
+        logger.warning('token=%s outcome="failed"', token_id)
 
 
 def add_progress(tokens):
@@ -101,7 +102,7 @@ def add_progress(tokens):
         return
     ids = [str(token.pk) for token in pending]
     try:
-        jobs = Job.fetch_many(ids, connection=cache.get_master_client())
+        jobs = Job.fetch_many(ids, cache.get_master_client(), serializer=JSONSerializer)
     except (RedisError, NoSuchJobError):
         jobs = [None] * len(pending)
     for token, job in zip(pending, jobs, strict=True):

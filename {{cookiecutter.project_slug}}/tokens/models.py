@@ -77,7 +77,7 @@ class Token(models.Model):
     @property
     def label(self):
         """What tells this token from others when it is read aloud."""
-        return f"{self.state} token {self.value[:6]}"
+        return f"{self.state} token {(self.value or str(self.pk))[:6]}"
 
     @property
     def time(self):

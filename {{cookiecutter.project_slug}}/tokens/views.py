@@ -5,6 +5,7 @@ from django.db import transaction
 from django.shortcuts import redirect, render
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
+from django_htmx.http import HttpResponseClientRefresh
 from redis.exceptions import RedisError
 
 from tokens import jobs
@@ -25,18 +26,21 @@ def home(request):
 @require_safe
 @never_cache
 def progress(request):
-    """Return the list items of the tokens named by `token`, for htmx to swap in.
+    """Return what has changed of the tokens named by `token`, for htmx to swap in.
 
     The page polls this while some of its tokens are pending.
     """
+    mine = Token.objects.of(get_visitor(request))
     shown = parse_ids(request.GET.getlist("token"))
-    tokens = list(Token.objects.of(get_visitor(request)).filter(pk__in=shown))
+    tokens = list(mine.filter(pk__in=shown))
+    gone = shown - {token.pk for token in tokens}
+    if gone and not mine.exists():
+        return HttpResponseClientRefresh()  # the page without a list is another
     jobs.add_progress(tokens)
     context = {
-        "tokens": tokens,
         "pending": [token for token in tokens if token.is_pending],
         "arrived": [token for token in tokens if not token.is_pending],
-        "gone": shown - {token.pk for token in tokens},
+        "gone": gone,
     }
     return render(request, "tokens/progress.html", context)
 

@@ -51,4 +51,17 @@ function rows() {
   return [...document.querySelectorAll(".token")];
 }
 
-document.addEventListener("htmx:sendError", () => announce("The site does not answer. Please try again."));
+// A page that is not ours, a proxy's say, has no part to take the place of this one's. Said once, not
+// at every poll.
+document.addEventListener("htmx:beforeSwap", (event) => {
+  const { boosted, xhr } = event.detail;
+  if (!boosted || xhr.responseText.includes('id="main"')) return;
+  event.detail.shouldSwap = false;
+  announceOnce("The site does not answer. Please try again.");
+});
+
+document.addEventListener("htmx:sendError", () => announceOnce("The site does not answer. Please try again."));
+
+function announceOnce(text) {
+  if (document.getElementById("messages").textContent !== text) announce(text);
+}

@@ -1,12 +1,15 @@
 import os
+import sys
 
 from django.apps import AppConfig
 from django.conf import settings
 from rq.serializers import DefaultSerializer, JSONSerializer
 
 
-class TokensConfig(AppConfig):
-    name = "tokens"
+class SiteConfig(AppConfig):
+    """What the whole site needs, whichever apps it has."""
+
+    name = "config"
 
     def ready(self):
         from config import checks  # noqa: F401  (registers them)
@@ -17,7 +20,8 @@ class TokensConfig(AppConfig):
         DefaultSerializer.loads = JSONSerializer.loads
 
         # RUN_MAIN marks the process that serves, as opposed to the one that watches the files.
-        if settings.EMBEDDED and os.environ.get("RUN_MAIN") == "true":
+        serves = os.environ.get("RUN_MAIN") == "true" or "--noreload" in sys.argv
+        if settings.EMBEDDED and serves:
             from config import embedded
 
             embedded.start()

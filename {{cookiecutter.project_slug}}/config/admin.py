@@ -1,0 +1,58 @@
+"""The admin's name, and the RQ dashboard in it."""
+
+from functools import wraps
+
+from django.contrib import admin
+from django.core.exceptions import ImproperlyConfigured, PermissionDenied
+from django.http import Http404
+from django_rq.admin import QueueAdmin
+from django_rq.models import Dashboard
+from rq.exceptions import NoSuchJobError
+
+from config.project import SITE_NAME, csp_override
+
+admin.site.site_title = admin.site.site_header = SITE_NAME
+
+# The dashboard's pages carry inline scripts and styles.
+DASHBOARD_CSP = {
+    "default-src": ["'self'"],
+    "script-src": ["'self'", "'unsafe-inline'"],
+    "style-src": ["'self'", "'unsafe-inline'"],
+    "img-src": ["'self'", "data:"],
+    "form-action": ["'self'"],
+    "base-uri": ["'none'"],
+    "frame-ancestors": ["'none'"],
+}
+
+
+def protect(view):
+    """Open a view of the dashboard to those with the permission `django_rq.admin` only.
+
+    By itself django-rq hides no more than the link to it from other staff, and raises for a job
+    or a worker that is gone and for an add-on that is not installed.
+    """
+
+    @wraps(view)
+    def wrapper(request, *args, **kwargs):
+        if request.user.is_authenticated and not request.user.has_perm("django_rq.admin"):
+            raise PermissionDenied
+        try:
+            return view(request, *args, **kwargs)
+        except (AssertionError, ImproperlyConfigured, NoSuchJobError) as error:
+            raise Http404(str(error)) from error
+
+    return csp_override(DASHBOARD_CSP)(wrapper)
+
+
+admin.site.unregister(Dashboard)
+
+
+@admin.register(Dashboard)
+class DashboardAdmin(QueueAdmin):
+    """The RQ dashboard, behind its permission."""
+
+    def get_urls(self):
+        urls = super().get_urls()
+        for url in urls:
+            url.callback = protect(url.callback)
+        return urls
