@@ -409,7 +409,7 @@ def test_that_a_poll_is_not_answered_is_said_once(chromium, production):
                 }"""
             )
             page.context.set_offline(True)
-            page.wait_for_function("window.failed >= 3")
+            wait_for(lambda: page.evaluate("window.failed") >= 3)
             page.context.set_offline(False)
             assert page.evaluate("window.said") == 1
         expect(tokens(page)).to_have_count(1)
