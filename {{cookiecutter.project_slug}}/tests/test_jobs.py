@@ -210,7 +210,7 @@ def test_progress_is_reported_by_the_running_job(pending, work, monkeypatch):
     jobs.enqueue(pending)
     work()
     assert seen[0] == ("running", 0)
-    assert seen[-1] == ("running", 95)
+    assert seen[-1] == ("running", 90)
     assert [progress for _, progress in seen] == sorted(progress for _, progress in seen)
 
 

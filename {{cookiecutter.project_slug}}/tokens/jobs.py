@@ -21,7 +21,7 @@ from tokens.models import Token, new_value
 
 logger = logging.getLogger(__name__)
 
-STEPS = 20
+STEPS = 10  # a page that polls twice a second sees no more
 
 # Seconds before each new attempt of a job that raised, died or ran over its time.
 RETRY_AFTER = [5, 15, 45]
