@@ -199,7 +199,8 @@ def test_a_job_finishes_though_its_progress_cannot_be_stored(pending, work, monk
     assert Token.objects.get().state == Token.State.READY
 
 
-def test_progress_is_reported_by_the_running_job(pending, work, monkeypatch):
+def test_progress_is_reported_by_the_running_job(pending, work, settings, monkeypatch):
+    settings.TOKEN_WORK_SECONDS = 2
     seen = []
 
     def sleep(seconds):

@@ -21,7 +21,8 @@ from tokens.models import Token, new_value
 
 logger = logging.getLogger(__name__)
 
-STEPS = 10  # a page that polls twice a second sees no more
+# Seconds between two reports of progress: a page that polls twice a second sees no more.
+REPORT_EVERY = 0.2
 
 # Seconds before each new attempt of a job that raised, died or ran over its time.
 RETRY_AFTER = [5, 15, 45]
@@ -61,11 +62,12 @@ def generate(token_id):
     try:
         unmade = Token.objects.filter(pk=token_id).exclude(state=Token.State.READY)
         if unmade.exists():
-            for step in range(STEPS):
-                job.meta["progress"] = 100 * step // STEPS
+            steps = max(1, round(settings.TOKEN_WORK_SECONDS / REPORT_EVERY))
+            for step in range(steps):
+                job.meta["progress"] = 100 * step // steps
                 with suppress(RedisError):  # no reason to give up the work
                     job.save_meta()
-                time.sleep(settings.TOKEN_WORK_SECONDS / STEPS)
+                time.sleep(settings.TOKEN_WORK_SECONDS / steps)
         made = unmade.update(value=new_value(), state=Token.State.READY)
         outcome = "ready" if made else "nothing to do"
     finally:

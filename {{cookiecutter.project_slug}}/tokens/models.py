@@ -82,7 +82,7 @@ class Token(models.Model):
     @property
     def time(self):
         """The time of day it was asked for; cheaper than a template's date filter."""
-        return f"{self.created:%H:%M} UTC"
+        return f"{self.created.hour:02}:{self.created.minute:02} UTC"
 
     @property
     def is_pending(self):
