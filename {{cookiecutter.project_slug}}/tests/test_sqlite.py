@@ -1,5 +1,6 @@
+import io
+import runpy
 import sqlite3
-import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
@@ -8,18 +9,23 @@ import pytest
 
 from config import sqlite
 
-ROOT = Path(__file__).parent.parent
+SCRIPT = Path(sqlite.__file__)
 
 
-def run(command, database, given=b""):
-    """Run config/sqlite.py; return its exit code, what it wrote, and what it complained of."""
-    done = subprocess.run(
-        [sys.executable, "-m", sqlite.__name__, command, str(database)],
-        input=given,
-        capture_output=True,
-        cwd=ROOT,
-    )
-    return done.returncode, done.stdout, done.stderr.decode()
+@pytest.fixture
+def run(monkeypatch):
+    """Return a function that runs the script with some input; it returns the output."""
+
+    def run(command, database, given=b""):
+        output = io.BytesIO()
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "argv", [str(SCRIPT), command, str(database)])
+            patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(given)))
+            patch.setattr(sys, "stdout", io.TextIOWrapper(output))
+            runpy.run_path(str(SCRIPT), run_name="__main__")
+            return output.getvalue()
+
+    return run
 
 
 def execute(database, *statements):
@@ -44,27 +50,25 @@ def database(tmp_path):
         yield database
 
 
-def test_what_was_backed_up_is_restored(database):
+def test_what_was_backed_up_is_restored(database, run):
     tokens = execute(database, "SELECT * FROM tokens")
-    code, backup, _ = run("backup", database)
-    assert code == 0
+    backup = run("backup", database)
     execute(database, "DELETE FROM tokens")
-    assert run("restore", database, backup) == (0, b"", "")
+    run("restore", database, backup)
     assert execute(database, "SELECT * FROM tokens") == tokens
     assert [path.name for path in database.parent.iterdir() if path.is_dir()] == []
 
 
-def test_a_database_that_is_not_there_is_no_backup(tmp_path):
-    code, backup, complaint = run("backup", tmp_path / "db.sqlite3")
-    assert code != 0
-    assert backup == b""
-    assert "unable to open database file" in complaint
+def test_a_database_that_is_not_there_is_no_backup(tmp_path, run):
+    with pytest.raises(sqlite3.OperationalError, match="unable to open database file"):
+        run("backup", tmp_path / "db.sqlite3")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("damage", ["empty", "half", "other", "garbage", "damaged", "foreign"])
-def test_what_is_no_whole_backup_changes_nothing(database, tmp_path, damage):
+def test_what_is_no_whole_backup_changes_nothing(database, tmp_path, run, damage):
     tokens = execute(database, "SELECT * FROM tokens")
-    _, backup, _ = run("backup", database)
+    backup = run("backup", database)
     execute(tmp_path / "foreign", "CREATE TABLE other (name)")
     given = {
         "empty": b"",
@@ -74,9 +78,8 @@ def test_what_is_no_whole_backup_changes_nothing(database, tmp_path, damage):
         "damaged": backup[:8192] + b"\xff" * 8192 + backup[16384:],
         "foreign": (tmp_path / "foreign").read_bytes(),
     }[damage]
-    code, _, complaint = run("restore", database, given)
-    assert code == 1
-    assert complaint.startswith("Nothing was changed: this is no whole backup of a site (")
-    assert complaint.count("\n") == 1
+    refused = r"Nothing was changed: this is no whole backup of a site \(.+\)\."
+    with pytest.raises(SystemExit, match=rf"^{refused}$"):
+        run("restore", database, given)
     assert execute(database, "SELECT * FROM tokens") == tokens
-    assert run("backup", database)[0] == 0
+    assert run("backup", database)
