@@ -261,7 +261,7 @@ BALANCER = """
 
 
 class Swarm(Stack):
-    """The site of deploy/stack.yaml on a Swarm of one node; Postgres and Redis are outside of it."""
+    """The site of deploy/stack.yaml on a Swarm of one node, Postgres and Redis outside of it."""
 
     def __init__(self, image, site, folder):
         self.name = image
