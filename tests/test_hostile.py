@@ -160,7 +160,7 @@ def small_template(tmp_path_factory, bake_session, in_process):
                 (template / path.relative_to(TEMPLATE)).unlink(missing_ok=True)
     shutil.copy(SOURCE / ".env.example", template / SOURCE.name)
     assert kept == {
-        *(".env.example", "LICENSE", "README.md", "app.json", "compose.prod.yaml"),
+        *(".env.example", "LICENSE", "README.md", "app.json", "deploy/compose.yaml"),
         *("config/project.py", "pyproject.toml"),
     }
     return template

@@ -1,4 +1,4 @@
-"""Production on one's own machine, on a real engine: compose.prod.yaml behind Caddy's HTTPS."""
+"""Production on one's own machine, on a real engine: deploy/compose.yaml behind Caddy's HTTPS."""
 
 import re
 import socket
@@ -24,8 +24,8 @@ SERVICES = SITE | {"caddy", "db", "redis"}
 @pytest.mark.parametrize(
     ("files", "services"),
     [
-        ("compose.prod.yaml", SERVICES),
-        ("compose.prod.yaml:compose.sqlite.yaml", SERVICES - {"db"}),
+        ("deploy/compose.yaml", SERVICES),
+        ("deploy/compose.yaml:deploy/sqlite.yaml", SERVICES - {"db"}),
     ],
 )
 def test_no_container_has_more_rights_or_room_than_it_needs(engine, bake, files, services):
@@ -56,13 +56,13 @@ def test_no_container_has_more_rights_or_room_than_it_needs(engine, bake, files,
 )
 def test_postgres_keeps_its_data_in_the_volume(bake, version, data):
     site = bake(create_git_repo=False, postgres_version=version)
-    services = yaml.safe_load((site / "compose.prod.yaml").read_text())["services"]
+    services = yaml.safe_load((site / "deploy/compose.yaml").read_text())["services"]
     assert services["db"]["image"] == f"postgres:{version}"
     assert services["db"]["volumes"] == [f"db:{data}"]
 
 
 def test_the_caddyfile_is_formatted(engine, bake):
-    caddyfile = (bake(create_git_repo=False) / "Caddyfile").read_text()
+    caddyfile = (bake(create_git_repo=False) / "deploy/Caddyfile").read_text()
     formatted = docker("run", "--rm", "--interactive", "caddy:2", "caddy", "fmt", "-",
                        input=caddyfile)  # fmt: skip
     assert formatted == caddyfile.strip()
@@ -282,7 +282,7 @@ def test_a_backup_is_restored_into_an_empty_stack(production):
 
 @pytest.mark.slow
 def test_sqlite_bears_the_load_of_everybody_writing(engine, bake, record_property):
-    production = Production(bake, "compose.prod.yaml:compose.sqlite.yaml")
+    production = Production(bake, "deploy/compose.yaml:deploy/sqlite.yaml")
     try:
         production.deploy()
         assert set(production.states()) == SERVICES - {"db"}

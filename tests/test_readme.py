@@ -20,7 +20,7 @@ COMMANDS = {
     r"make test( SLOW=1)?": ".ci/run, and tests/test_site.py for the site",
     r"\.venv/bin/python manage\.py makemigrations": "here",
     r"\.venv/bin/python manage\.py createsuperuser": "tests/test_browser.py",
-    r"uvx (cookiecutter|cruft) .*": "tests/test_hooks.py",
+    r"uvx (cookiecutter|cruft) .*": "tests/test_cookiecutter.py, tests/test_cruft.py",
     r"docker (push|secret|service|stack|swarm) .*": "tests/test_scale.py, without a registry",
     r"openssl rand .*": "tests/test_scale.py, with another key",
     r"docker .*": "tests/test_docker.py",

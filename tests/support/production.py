@@ -30,7 +30,7 @@ services:
 class Production(Project):
     """A baked site in production on this machine, as `make deploy` puts it there."""
 
-    def __init__(self, bake, files="compose.prod.yaml"):
+    def __init__(self, bake, files="deploy/compose.yaml"):
         super().__init__(bake)
         self.name += "-production"
         self.port = free_port()
