@@ -6,7 +6,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import quote
 
+import django
 from environs import EnvError, FileAwareEnv
+
+from config.mail import mail_settings
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -40,6 +43,13 @@ try:
         conn_health_checks=True,
     )
     REDIS_URL = env.str("REDIS_URL", "")
+
+    EMAIL_URL = env.str("EMAIL_URL", "")
+    MAIL = mail_settings(EMAIL_URL or ("console:" if DEBUG else "smtp://localhost"))
+    # The sender of all mail: servers refuse what is not from their own domain.
+    DEFAULT_FROM_EMAIL = SERVER_EMAIL = env.str("DEFAULT_FROM_EMAIL", "root@localhost")
+    # Who is mailed when something fails: addresses, separated by commas.
+    ADMINS = env.list("ADMINS", [])
 
     LOG_LEVEL = env.log_level("LOG_LEVEL", "INFO")
 except (EnvError, OSError, ValueError) as error:
@@ -173,6 +183,13 @@ if EMBEDDED:
 
     CACHES["default"]["OPTIONS"] |= CACHE_OPTIONS
 
+# --- Mail ------------------------------------------------------------------------------------
+
+globals().update(MAIL)  # MAILERS; before Django 6.1, EMAIL_HOST and so on
+EMAIL_SUBJECT_PREFIX = f"[{ALLOWED_HOSTS[0] if ALLOWED_HOSTS else 'localhost'}] "
+# Before Django 6, a name goes with each address.
+ADMINS = ADMINS if django.VERSION >= (6, 0) else [("", address) for address in ADMINS]
+
 # --- Static files ----------------------------------------------------------------------------
 
 STATIC_URL = "static/"
@@ -236,6 +253,7 @@ LOGGING = {
     "filters": {"request_id": {"()": "config.middleware.RequestIDFilter"}},
     "formatters": {
         "line": {
+            "class": "config.mail.Formatter",
             "format": "level={levelname} logger={name} request_id={request_id} {message}",
             "style": "{",
         }
@@ -245,11 +263,21 @@ LOGGING = {
             "class": "logging.StreamHandler",
             "filters": ["request_id"],
             "formatter": "line",
-        }
+        },
+        "mail_admins": {
+            "class": "config.mail.AdminEmailHandler",
+            "filters": ["request_id"],
+            "formatter": "line",
+            "level": "ERROR",
+        },
     },
-    "root": {"handlers": ["console"], "level": LOG_LEVEL},
+    "root": {"handlers": ["console", "mail_admins"], "level": LOG_LEVEL},
     # Django's own handlers would be silent in production or write every line twice.
-    "loggers": {"django": {"handlers": [], "level": LOG_LEVEL}},
+    "loggers": {
+        "django": {"handlers": [], "level": LOG_LEVEL},
+        # Robots ask for hosts that are not there; nobody wants mail about it.
+        "django.security.DisallowedHost": {"handlers": ["console"], "propagate": False},
+    },
 }
 
 # --- Development -----------------------------------------------------------------------------
