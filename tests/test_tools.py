@@ -41,9 +41,9 @@ def edit(path, old, new):
 def repository(tmp_path):
     """The template in a repository of its own, with one commit."""
     folder = tmp_path / "template"
-    ignore = shutil.ignore_patterns(".git", ".venv", ".cache", ".demo", "__pycache__", "tests")
+    ignore = shutil.ignore_patterns(".git", ".venv", ".cache", ".demo", "__pycache__")
     shutil.copytree(TEMPLATE, folder, ignore=ignore)
-    shutil.copytree(TEMPLATE / SITE / "tests", folder / SITE / "tests", dirs_exist_ok=True)
+    shutil.rmtree(folder / "tests")
     git(tmp_path, "init", "--quiet", "--initial-branch=main", folder)
     commit(folder, "The template")
     return folder
