@@ -5,7 +5,7 @@ import pytest
 from support.commands import commit, git
 from support.pythons import site_environment
 from support.servers import Postgres, Redis
-from support.template import DJANGO_VERSIONS, SOURCE, TEMPLATE, copy_template
+from support.template import DJANGO_VERSIONS, TEMPLATE, copy_template
 
 pytest_plugins = ["support.docker", "support.production"]
 
@@ -86,8 +86,8 @@ def developed(bake):
 @pytest.fixture
 def repository(tmp_path):
     """The template in a repository of its own, with one commit."""
-    folder = copy_template(tmp_path / "template", without=["tests"])
-    shutil.copytree(SOURCE / "tests", folder / SOURCE.name / "tests", dirs_exist_ok=True)
+    folder = copy_template(tmp_path / "template")
+    shutil.rmtree(folder / "tests")
     git(tmp_path, "init", "--quiet", "--initial-branch=main", folder)
     commit(folder, "The template")
     return folder

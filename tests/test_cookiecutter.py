@@ -74,7 +74,7 @@ def test_it_bakes_under_any_umask_path_and_encoding(tmp_path):
     assert git(site, "status", "--porcelain") == ""
     assert site.stat().st_mode & 0o777 == 0o700
     bin_ = site_environment(site, "6.1")
-    run(bin_ / "pytest", "-q", "tests/test_views.py", "tests/test_settings.py", site=site)
+    run(bin_ / "pytest", "-q", "tests/test_pages.py", "tests/test_settings.py", site=site)
 
 
 def test_it_bakes_without_a_network(tmp_path):

@@ -25,7 +25,7 @@ def change_template(repository):
 
 def edit_site(site):
     """Commit what people do with a site."""
-    edit(site / "config/settings.py", ('    "tokens",\n]', '    "tokens",\n    "mine",\n]'))
+    edit(site / "config/settings.py", ('    "tokens",\n', '    "mine",\n    "tokens",\n'))
     edit(
         site / "tokens/models.py", ("    objects = Token", "    mine = True\n\n    objects = Token")
     )

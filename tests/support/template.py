@@ -26,10 +26,10 @@ def literal(answer):
     return "{{ " + ascii(answer) + " }}"
 
 
-def copy_template(folder, without=()):
-    """Copy the template into the folder, without what Git ignores and without those names."""
-    ignored = (".git", ".venv", ".cache", ".demo", "__pycache__", *without)
-    shutil.copytree(TEMPLATE, folder, ignore=shutil.ignore_patterns(*ignored))
+def copy_template(folder):
+    """Copy the template into the folder, without what Git ignores; return the folder."""
+    ignored = shutil.ignore_patterns(".git", ".venv", ".cache", ".demo", "__pycache__")
+    shutil.copytree(TEMPLATE, folder, ignore=ignored)
     return folder
 
 
