@@ -20,7 +20,9 @@ fail() {
 now() { date -u +%Y-%m-%dT%H-%M-%SZ; }
 
 # setting NAME DEFAULT: the variable as Compose sees it, from the environment or from .env.
-setting() { echo "services: {x: {image: \"\${$1:-$2}\"}}" | docker compose --file - config --images; }
+setting() {
+    echo "services: {x: {image: \"=\${$1:-$2}\"}}" | docker compose --file - config --images | sed 's/^=//'
+}
 
 uses_postgres() { grep -qx db <<<"$services"; }
 
@@ -306,6 +308,7 @@ load() {
     elif [ "$1" = previous ]; then
         in_site mv /data/previous.sqlite3 /data/restored.sqlite3
     else
+        in_site python -m config.sqlite check <"$1"
         in_site sh -c 'rm -f /data/restored.sqlite3* && cat >/data/restored.sqlite3' <"$1"
     fi
 }
