@@ -28,6 +28,6 @@ def check_environment(**kwargs):
         errors += [
             Error(f"{name} is not set. On Heroku: {command}", id="config.E002")
             for name, command in REQUIRED.items()
-            if not env.str(name, "")
+            if not env.str(name, "").strip()
         ]
     return errors
