@@ -5,14 +5,19 @@ reads `.env` as well, which the environment overrides.
 """
 
 import re
+from email.utils import parseaddr
 from io import StringIO
 from ipaddress import ip_network
 from urllib.parse import urlsplit
 
 import dj_database_url
+from django.core.exceptions import ValidationError as InvalidAddress
+from django.core.validators import validate_email
 from dotenv.parser import parse_stream
 from environs import EnvError, FileAwareEnv, ValidationError
 from redis import ConnectionPool
+
+from config.mail import mail_settings
 
 env = FileAwareEnv(strip_whitespace=True)
 
@@ -129,6 +134,34 @@ def parse_redis(url):
             "write it like redis://host:6379/0 or rediss://:password@host:6380/0, without quotes"
         )
     return url
+
+
+@env.parser_for("mail")
+def parse_mail(url, otherwise):
+    """Return Django's settings of the mail server at the URL, or else at the other one."""
+    try:
+        return mail_settings(url or otherwise)
+    except ValueError as error:
+        raise ValidationError(
+            "write it like smtp+tls://user:password@host:587, without quotes"
+        ) from error
+
+
+def address(value):
+    """Validate an email address, with or without a name before it."""
+    try:
+        validate_email(parseaddr(value)[1])
+    except InvalidAddress as error:
+        raise ValidationError(f"{value} is no email address: write you@example.com") from error
+
+
+@env.parser_for("addresses")
+def parse_addresses(value):
+    """Return email addresses."""
+    addresses = items(value)
+    for item in addresses:
+        address(item)
+    return addresses
 
 
 def between(lowest, highest):

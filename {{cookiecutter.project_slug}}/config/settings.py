@@ -6,9 +6,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import quote
 
+import django
 from environs import EnvError
 
-from config.environment import between, env, read_env_file
+from config.environment import address, between, env, read_env_file
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -41,6 +42,14 @@ try:
         "DATABASE_URL", "", otherwise=f"sqlite:///{quote(str(BASE_DIR / 'db.sqlite3'))}"
     )
     REDIS_URL = env.redis("REDIS_URL", "")
+
+    MAIL = env.mail("EMAIL_URL", "", otherwise="console:" if DEBUG else "smtp://localhost")
+    # The sender of all mail: servers refuse what is not from their own domain.
+    DEFAULT_FROM_EMAIL = SERVER_EMAIL = env.str(
+        "DEFAULT_FROM_EMAIL", "root@localhost", validate=address
+    )
+    # Who is mailed when something fails: addresses, separated by commas.
+    ADMINS = env.addresses("ADMINS", "")
 
     LOG_LEVEL = env.log_level("LOG_LEVEL", "INFO")
 
@@ -192,6 +201,13 @@ if EMBEDDED:
 
     CACHES["default"]["OPTIONS"] |= CACHE_OPTIONS
 
+# --- Mail ------------------------------------------------------------------------------------
+
+globals().update(MAIL)  # MAILERS; before Django 6.1, EMAIL_HOST and so on
+EMAIL_SUBJECT_PREFIX = f"[{ALLOWED_HOSTS[0] if ALLOWED_HOSTS else 'localhost'}] "
+# Before Django 6, a name goes with each address.
+ADMINS = ADMINS if django.VERSION >= (6, 0) else [("", address) for address in ADMINS]
+
 # --- Static files ----------------------------------------------------------------------------
 
 STATIC_URL = "static/"
@@ -260,6 +276,7 @@ LOGGING = {
     "filters": {"request_id": {"()": "config.middleware.RequestIDFilter"}},
     "formatters": {
         "line": {
+            "class": "config.mail.Formatter",
             "format": "level={levelname} logger={name} request_id={request_id} {message}",
             "style": "{",
         }
@@ -269,11 +286,21 @@ LOGGING = {
             "class": "logging.StreamHandler",
             "filters": ["request_id"],
             "formatter": "line",
-        }
+        },
+        "mail_admins": {
+            "class": "config.mail.AdminEmailHandler",
+            "filters": ["request_id"],
+            "formatter": "line",
+            "level": "ERROR",
+        },
     },
-    "root": {"handlers": ["console"], "level": LOG_LEVEL},
+    "root": {"handlers": ["console", "mail_admins"], "level": LOG_LEVEL},
     # Django's own handlers would be silent in production or write every line twice.
-    "loggers": {"django": {"handlers": [], "level": LOG_LEVEL}},
+    "loggers": {
+        "django": {"handlers": [], "level": LOG_LEVEL},
+        # Robots ask for hosts that are not there; nobody wants mail about it.
+        "django.security.DisallowedHost": {"handlers": ["console"], "propagate": False},
+    },
 }
 
 # --- Development -----------------------------------------------------------------------------

@@ -53,6 +53,9 @@ REFUSED = {
         "sqlite://db.sqlite3",
         "sqlite://:memory:",
     ],
+    "EMAIL_URL": ["mail.example.org", '"smtp://mail.example.org"', "smtp://mail.example.org:port"],
+    "DEFAULT_FROM_EMAIL": ["example.org", "The Site <example.org>"],
+    "ADMINS": ["ada", "'ada@example.org'", "ada@example.org grace@example.org"],
     "REDIS_URL": [
         "localhost:6379",
         "http://localhost:6379",
@@ -79,6 +82,7 @@ ACCEPTED = {
             *("https://a.example.org", "http://*.example.org:8000"),
         ],
     },
+    "DEFAULT_FROM_EMAIL": {"The Site <site@example.org>": "The Site <site@example.org>"},
     "SECRET_KEY_FALLBACKS": {"one, two": ["one", "two"]},
     "FORWARDED_ALLOW_IPS": {
         "*": ["*"],

@@ -155,6 +155,15 @@ def test_what_is_missing_is_named_with_the_command_that_sets_it(environment, nam
     assert message.startswith(f"{name} is not set. On Heroku: heroku ")
 
 
+@pytest.mark.parametrize("wish", ["ADMINS", "EMAIL_URL"])
+def test_mail_needs_a_server_and_a_sender(environment, wish):
+    environment[wish] = "anything"
+    missing = {"EMAIL_URL", "DEFAULT_FROM_EMAIL"} - {wish}
+    assert {message.split()[0] for message in messages()} == missing
+    environment |= dict.fromkeys(missing, "anything")
+    assert messages() == []
+
+
 def test_a_file_will_do_unless_it_is_empty(environment, tmp_path):
     file = tmp_path / "key"
     file.write_text(environment.pop("SECRET_KEY"))
