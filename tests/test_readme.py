@@ -42,7 +42,7 @@ def site(tmp_path_factory):
 @pytest.fixture(scope="module")
 def documents(site):
     """Every README and its like, by its path."""
-    paths = [*TEMPLATE.glob("*.md"), site / "README.md"]
+    paths = [*TEMPLATE.glob("*.md"), site / "README.md", *site.glob("docs/*.md")]
     return {path: path.read_text() for path in paths}
 
 
@@ -111,8 +111,8 @@ def test_make_targets_that_are_named_exist(documents, site):
 # --- The site's ------------------------------------------------------------------------------
 
 
-def test_snippets_are_in_their_files(site):
-    text = (site / "README.md").read_text()
+def test_snippets_are_in_their_files(site, documents):
+    text = "\n".join(text for path, text in documents.items() if path.is_relative_to(site))
     snippets = re.findall(r"^<!-- file: (\S+) -->\n```\w*\n(.*?)^```", text, re.M | re.S)
     assert len(snippets) == text.count("<!-- file: ") > 0
     for name, snippet in snippets:
