@@ -14,7 +14,6 @@ REFUSED = {
     "DEBUG": ["perhaps", '"true"', ""],
     "HTTPS": ["perhaps"],
     "LOG_LEVEL": ["LOUD"],
-    "TOKEN_WORK_SECONDS": ["long", "-1", "nan", "inf"],
     "PORT": ["http", '"8000"', "0", "65536", ""],
     "WEB_CONCURRENCY": ["many", "0"],
     "DRAIN_SECONDS": ["-1", "a while"],

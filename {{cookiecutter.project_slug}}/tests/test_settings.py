@@ -44,7 +44,7 @@ def test_production_is_https_only(load):
     assert settings["SECURE_HSTS_SECONDS"] == 31_536_000
     assert settings["SECURE_HSTS_INCLUDE_SUBDOMAINS"]
     assert not settings["SECURE_HSTS_PRELOAD"]
-    for cookie in ("SESSION", "CSRF", "VISITOR"):
+    for cookie in ("SESSION", "CSRF"):
         assert settings[f"{cookie}_COOKIE_NAME"].startswith("__Host-")
 
 
