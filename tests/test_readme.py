@@ -98,9 +98,9 @@ def test_every_command_is_one_that_a_test_runs(documents):
 
 def test_make_targets_that_are_named_exist(documents, site):
     for path, text in documents.items():
-        makefiles = {path.parent / "Makefile"}
+        makefiles = {site / "Makefile"}
         if path.parent == TEMPLATE:
-            makefiles.add(site / "Makefile")
+            makefiles.add(TEMPLATE / "Makefile")
         targets = set()
         for makefile in makefiles:
             targets |= set(re.findall(r"^([\w.]+):", makefile.read_text(), re.M))
