@@ -5,14 +5,12 @@ import itertools
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from conftest import TEMPLATE, bake
-from test_make import developed  # noqa: F401  (a fixture)
+from support.template import TEMPLATE, copy_template
 
 WORDS_PER_MINUTE = 200
 
@@ -23,7 +21,7 @@ COMMANDS = {
     r"make test( SLOW=1)?": ".ci/run, and tests/test_site.py for the site",
     r"\.venv/bin/python manage\.py makemigrations": "here",
     r"\.venv/bin/python manage\.py createsuperuser": "tests/test_browser.py",
-    r"uvx (cookiecutter|cruft) .*": "tests/test_hooks.py",
+    r"uvx (cookiecutter|cruft) .*": "tests/test_cookiecutter.py, tests/test_cruft.py",
     r"docker (push|secret|service|stack|swarm) .*": "tests/test_scale.py, without a registry",
     r"openssl rand .*": "tests/test_scale.py, with another key",
     r"docker .*": "tests/test_docker.py",
@@ -36,8 +34,8 @@ COMMANDS = {
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    return bake(tmp_path_factory.mktemp("readme"), create_git_repo=False)
+def site(bake_session):
+    return bake_session(create_git_repo=False)
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +156,7 @@ def test_the_sites_readme_is_read_in_half_an_hour(site):
     assert len(words) < 30 * WORDS_PER_MINUTE
 
 
-def test_the_commands_of_a_moment_work(developed):  # noqa: F811  (the fixture)
+def test_the_commands_of_a_moment_work(developed):
     for command, typed in {
         "make lint": "",
         "make format": "",
@@ -203,9 +201,7 @@ def test_the_questions_are_those_of_the_template():
 @pytest.mark.slow
 def test_deps_pins_everything_anew(tmp_path):
     """What it picks depends on the day; each lock must still be one, with hashes."""
-    clone = tmp_path / "clone"
-    ignore = shutil.ignore_patterns(".git", ".venv", ".cache", ".demo", "__pycache__")
-    shutil.copytree(TEMPLATE, clone, ignore=ignore)
+    clone = copy_template(tmp_path / "clone")
     (clone / ".venv").symlink_to(TEMPLATE / ".venv")
     locks = [*clone.glob("templates/*.txt"), clone / "tests/requirements.txt"]
     assert len(locks) == 5
