@@ -4,7 +4,9 @@ import pytest
 from support.commands import run
 from support.mail import MailServer, make_certificate
 
-SEND = "from django.core.mail import send_mail; send_mail('Hello', 'Text', None, ['you@example.org'])"
+SEND = (
+    "from django.core.mail import send_mail; send_mail('Hello', 'Text', None, ['you@example.org'])"
+)
 PRODUCTION = {
     "DEBUG": "false",
     "SECRET_KEY": "0123456789abcdef" * 4,
