@@ -16,13 +16,10 @@ USER, PASSWORD = b"site", b"p@ss/word"
 def make_certificate(folder):
     """Return the path of a certificate for localhost, with its key in the same file."""
     file = folder / "localhost.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
-        + ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
-        + ["-keyout", file, "-out", folder / "certificate.pem"],
-        check=True,
-        capture_output=True,
-    )
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
+    command += ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    command += ["-keyout", file, "-out", folder / "certificate.pem"]
+    subprocess.run(command, check=True, capture_output=True)
     with file.open("a") as both:
         both.write((folder / "certificate.pem").read_text())
     return file
