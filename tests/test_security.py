@@ -24,7 +24,7 @@ POLICY = {
 
 
 HEADERS = {
-    "Strict-Transport-Security": f"max-age={YEAR}; includeSubDomains; preload",
+    "Strict-Transport-Security": f"max-age={YEAR}; includeSubDomains",
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "same-origin",
