@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import sys
+import time
 
 from config.settings import DRAIN_SECONDS, FORWARDED_ALLOW_IPS, PORT, WEB_CONCURRENCY
 
@@ -54,6 +55,27 @@ access_log_format = (
     "method=%(m)s path=%({raw_uri}e)s status=%(s)s bytes=%(B)s ms=%(M)s "
     'request_id=%({x-request-id}o)s from=%(h)s agent="%(a)s"'
 )
+
+# Seconds for a whole body. Heroku's router waits for the header, but passes a body on as it comes: a
+# visitor who sends a byte now and then would hold a thread for as long as they like. (Caddy, on a
+# machine of your own, waits for the body as well.)
+BODY_SECONDS = 15
+
+
+def pre_request(worker, request):
+    connection, read = request.unreader.sock, request.unreader.chunk
+    end = time.monotonic() + BODY_SECONDS
+
+    def read_in_time(size=None):
+        connection.settimeout(max(end - time.monotonic(), 0.001))
+        return read(size)
+
+    request.unreader.chunk = read_in_time
+
+
+def post_request(worker, request, environ, response):
+    del request.unreader.chunk  # the connection may carry another request
+
 
 # Seconds that the workers go on after SIGTERM while /healthz fails, until the proxy has noticed it
 # and sends nothing more: what reaches a socket that closes is lost. Heroku's router needs none.

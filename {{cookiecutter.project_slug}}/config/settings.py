@@ -94,6 +94,7 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "config.middleware.HealthMiddleware",
     "config.middleware.RequestIDMiddleware",
+    "config.middleware.BodyLimitMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "config.project.ContentSecurityPolicyMiddleware",
@@ -213,6 +214,11 @@ STORAGES = {
         else "whitenoise.storage.CompressedManifestStaticFilesStorage"
     },
 }
+
+# --- Requests --------------------------------------------------------------------------------
+
+# Bytes of a whole request, files too: raise it, and the limits in deploy/Caddyfile, for uploads.
+DATA_UPLOAD_MAX_MEMORY_SIZE = 1_000_000
 
 # --- Security --------------------------------------------------------------------------------
 

@@ -27,5 +27,5 @@ def test_a_database_without_a_migration_of_this_sites_apps_is_refused():
 def test_a_database_without_a_table_is_refused():
     with connection.cursor() as cursor:
         cursor.execute("DROP TABLE django_session")
-    with pytest.raises(CommandError, match="Not a backup of this site: .*django_session"):
+    with pytest.raises(CommandError, match=r"Not a backup of this site: .*django_session"):
         call_command("acceptbackup")
