@@ -3,7 +3,7 @@ from uuid import UUID, uuid4
 from django.contrib import messages
 from django.db import transaction
 from django.shortcuts import redirect, render
-from django.views.decorators.cache import never_cache
+from django.views.decorators.cache import cache_control
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 from django_htmx.http import HttpResponseClientRefresh
 from redis.exceptions import RedisError
@@ -14,7 +14,7 @@ from tokens.visitors import get_visitor, remember_visitor
 
 
 @require_safe
-@never_cache
+@cache_control(no_store=True)
 def home(request):
     """Show the visitor's tokens."""
     tokens = list(Token.objects.of(get_visitor(request)))
@@ -24,7 +24,7 @@ def home(request):
 
 
 @require_safe
-@never_cache
+@cache_control(no_store=True)
 def progress(request):
     """Return what has changed of the tokens named by `token`, for htmx to swap in.
 
@@ -73,7 +73,7 @@ def delete(request):
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
-@never_cache
+@cache_control(no_store=True)
 def delete_all(request):
     """Delete all tokens of the visitor, after asking for confirmation."""
     tokens = Token.objects.of(get_visitor(request))
