@@ -11,6 +11,11 @@ REQUIRED = {
     "DATABASE_URL": "heroku addons:create heroku-postgresql:essential-0",
     "REDIS_URL": "heroku addons:create heroku-redis:mini",
 }
+# Where errors are to be mailed, or anything at all.
+REQUIRED_FOR_MAIL = {
+    "EMAIL_URL": "heroku config:set EMAIL_URL=smtp+tls://user:password@host:587",
+    "DEFAULT_FROM_EMAIL": "heroku config:set DEFAULT_FROM_EMAIL=site@example.org",
+}
 
 
 @register
@@ -25,9 +30,10 @@ def check_environment(**kwargs):
             Error("DEBUG is on. Turn it off: heroku config:unset DEBUG", id="config.E001")
         )
     if not settings.DEBUG or settings.HEROKU:
+        mails = env.str("ADMINS", "") or env.str("EMAIL_URL", "")
         errors += [
             Error(f"{name} is not set. On Heroku: {command}", id="config.E002")
-            for name, command in REQUIRED.items()
+            for name, command in (REQUIRED | (REQUIRED_FOR_MAIL if mails else {})).items()
             if not env.str(name, "")
         ]
     return errors

@@ -6,7 +6,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import quote
 
+import django
 from environs import EnvError, FileAwareEnv
+
+from config.mail import mail_settings
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -41,10 +44,14 @@ try:
     )
     REDIS_URL = env.str("REDIS_URL", "")
 
-    LOG_LEVEL = env.log_level("LOG_LEVEL", "INFO")
+    EMAIL_URL = env.str("EMAIL_URL", "")
+    MAIL = mail_settings(EMAIL_URL or ("console:" if DEBUG else "smtp://localhost"))
+    # The sender of all mail: servers refuse what is not from their own domain.
+    DEFAULT_FROM_EMAIL = SERVER_EMAIL = env.str("DEFAULT_FROM_EMAIL", "root@localhost")
+    # Who is mailed when something fails: addresses, separated by commas.
+    ADMINS = env.list("ADMINS", [])
 
-    # The simulated work of a background job, in seconds.
-    TOKEN_WORK_SECONDS = env.float("TOKEN_WORK_SECONDS", 2.0)
+    LOG_LEVEL = env.log_level("LOG_LEVEL", "INFO")
 except (EnvError, OSError, ValueError) as error:
     sys.exit(f"The environment is wrong: {error}")
 
@@ -60,7 +67,10 @@ if HEROKU:
 
 # --- The site --------------------------------------------------------------------------------
 
+# Your apps come first: their templates and static files override those of the apps below them.
 INSTALLED_APPS = [
+    "tokens",
+    "config",
     "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",
@@ -70,8 +80,6 @@ INSTALLED_APPS = [
     "django.contrib.staticfiles",
     "django_htmx",
     "django_rq",
-    "config",
-    "tokens",
 ]
 
 MIDDLEWARE = [
@@ -110,13 +118,6 @@ TIME_ZONE = "UTC"
 USE_I18N = False
 USE_TZ = True
 
-# --- Tokens ----------------------------------------------------------------------------------
-
-# Per visitor. The page shows all that one visitor may have, so this bounds its cost as well.
-TOKEN_LIMIT = 10
-TOKEN_PENDING_LIMIT = 5
-TOKEN_LIFETIME_HOURS = 24
-
 # --- Database --------------------------------------------------------------------------------
 
 DATABASES = {"default": DATABASE}
@@ -151,7 +152,7 @@ else:
 # JSON on both sides: with pickle, whoever can write to Redis could run code here.
 CACHES = {
     "default": {
-        "BACKEND": "config.redis.RedisCache",
+        "BACKEND": "config.cache.RedisCache",
         "LOCATION": REDIS_URL or "redis://localhost:6379/0",
         "OPTIONS": {
             "serializer": "rq.serializers.JSONSerializer",
@@ -181,6 +182,13 @@ if EMBEDDED:
     from config.embedded import CACHE_OPTIONS
 
     CACHES["default"]["OPTIONS"] |= CACHE_OPTIONS
+
+# --- Mail ------------------------------------------------------------------------------------
+
+globals().update(MAIL)  # MAILERS; before Django 6.1, EMAIL_HOST and so on
+EMAIL_SUBJECT_PREFIX = f"[{ALLOWED_HOSTS[0] if ALLOWED_HOSTS else 'localhost'}] "
+# Before Django 6, a name goes with each address.
+ADMINS = ADMINS if django.VERSION >= (6, 0) else [("", address) for address in ADMINS]
 
 # --- Static files ----------------------------------------------------------------------------
 
@@ -223,8 +231,6 @@ SECURE_CSP = {
     "frame-ancestors": ["'none'"],
 }
 
-VISITOR_COOKIE_NAME = "visitor"
-
 # That a proxy was asked over HTTPS, gunicorn says: it believes the X-Forwarded-Proto of those whom
 # FORWARDED_ALLOW_IPS names. So there is no SECURE_PROXY_SSL_HEADER, which would believe everybody.
 if HTTPS:
@@ -237,7 +243,6 @@ if HTTPS:
     # The prefix makes browsers refuse these cookies from a subdomain or without HTTPS.
     SESSION_COOKIE_NAME = "__Host-sessionid"
     CSRF_COOKIE_NAME = "__Host-csrftoken"
-    VISITOR_COOKIE_NAME = "__Host-visitor"
 
 # --- Logging ---------------------------------------------------------------------------------
 
@@ -248,6 +253,7 @@ LOGGING = {
     "filters": {"request_id": {"()": "config.middleware.RequestIDFilter"}},
     "formatters": {
         "line": {
+            "class": "config.mail.Formatter",
             "format": "level={levelname} logger={name} request_id={request_id} {message}",
             "style": "{",
         }
@@ -257,11 +263,21 @@ LOGGING = {
             "class": "logging.StreamHandler",
             "filters": ["request_id"],
             "formatter": "line",
-        }
+        },
+        "mail_admins": {
+            "class": "config.mail.AdminEmailHandler",
+            "filters": ["request_id"],
+            "formatter": "line",
+            "level": "ERROR",
+        },
     },
-    "root": {"handlers": ["console"], "level": LOG_LEVEL},
+    "root": {"handlers": ["console", "mail_admins"], "level": LOG_LEVEL},
     # Django's own handlers would be silent in production or write every line twice.
-    "loggers": {"django": {"handlers": [], "level": LOG_LEVEL}},
+    "loggers": {
+        "django": {"handlers": [], "level": LOG_LEVEL},
+        # Robots ask for hosts that are not there; nobody wants mail about it.
+        "django.security.DisallowedHost": {"handlers": ["console"], "propagate": False},
+    },
 }
 
 # --- Development -----------------------------------------------------------------------------

@@ -14,7 +14,7 @@ urlpatterns = [
     path("", include("tokens.urls")),
     path("admin/", admin.site.urls),
     # Where browsers look for it on pages that name none, the admin's say.
-    path("favicon.ico", lambda request: redirect(static("tokens/favicon.svg"))),
+    path("favicon.ico", lambda request: redirect(static("config/favicon.svg"))),
 ]
 
 handler500 = "config.views.server_error"

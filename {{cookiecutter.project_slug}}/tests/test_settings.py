@@ -41,7 +41,7 @@ def test_production_is_https_only(load):
     settings = load(**PRODUCTION)
     assert settings["SECURE_SSL_REDIRECT"]
     assert settings["SECURE_HSTS_SECONDS"] == 31_536_000
-    for cookie in ("SESSION", "CSRF", "VISITOR"):
+    for cookie in ("SESSION", "CSRF"):
         assert settings[f"{cookie}_COOKIE_NAME"].startswith("__Host-")
 
 
@@ -113,7 +113,7 @@ def test_only_heroku_goes_without_authentication(load):
         ("HTTPS", "perhaps"),
         ("DATABASE_URL", "nonsense://host"),
         ("LOG_LEVEL", "LOUD"),
-        ("TOKEN_WORK_SECONDS", "long"),
+        ("EMAIL_URL", "mail.example.org"),
     ],
 )
 def test_a_value_that_does_not_parse_stops_the_start_in_one_line(load, name, value):
@@ -166,6 +166,15 @@ def test_what_is_missing_is_named_with_the_command_that_sets_it(environment, nam
     environment[name] = ""
     (message,) = messages()
     assert message.startswith(f"{name} is not set. On Heroku: heroku ")
+
+
+@pytest.mark.parametrize("wish", ["ADMINS", "EMAIL_URL"])
+def test_mail_needs_a_server_and_a_sender(environment, wish):
+    environment[wish] = "anything"
+    missing = {"EMAIL_URL", "DEFAULT_FROM_EMAIL"} - {wish}
+    assert {message.split()[0] for message in messages()} == missing
+    environment |= dict.fromkeys(missing, "anything")
+    assert messages() == []
 
 
 def test_a_file_will_do_unless_it_is_empty(environment, tmp_path):

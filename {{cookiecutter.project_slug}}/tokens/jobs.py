@@ -8,7 +8,6 @@ import logging
 import time
 from contextlib import suppress
 
-from django.conf import settings
 from django.core.cache import cache
 from django_rq import get_queue
 from redis.exceptions import RedisError
@@ -17,6 +16,7 @@ from rq.exceptions import NoSuchJobError
 from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
 
+from tokens import conf
 from tokens.models import Token, new_value
 
 logger = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ def enqueue(token):
         job_id=str(token.pk),
         retry=Retry(max=len(RETRY_AFTER), interval=RETRY_AFTER),
         on_failure=Callback(job_failed),
-        failure_ttl=settings.TOKEN_LIFETIME_HOURS * 60 * 60,
+        failure_ttl=int(conf.LIFETIME.total_seconds()),
     )
 
 
@@ -62,12 +62,12 @@ def generate(token_id):
     try:
         unmade = Token.objects.filter(pk=token_id).exclude(state=Token.State.READY)
         if unmade.exists():
-            steps = max(1, round(settings.TOKEN_WORK_SECONDS / REPORT_EVERY))
+            steps = max(1, round(conf.WORK_SECONDS / REPORT_EVERY))
             for step in range(steps):
                 job.meta["progress"] = 100 * step // steps
                 with suppress(RedisError):  # no reason to give up the work
                     job.save_meta()
-                time.sleep(settings.TOKEN_WORK_SECONDS / steps)
+                time.sleep(conf.WORK_SECONDS / steps)
         made = unmade.update(value=new_value(), state=Token.State.READY)
         outcome = "ready" if made else "nothing to do"
     finally:

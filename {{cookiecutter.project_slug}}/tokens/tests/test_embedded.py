@@ -15,7 +15,7 @@ from django.apps import apps
 
 from config import embedded
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -28,6 +28,7 @@ def runserver(tmp_path):
         "DEBUG": "true",
         "DJANGO_SETTINGS_MODULE": "config.settings",
         "REDIS_URL": "",
+        "TOKEN_WORK_SECONDS": "0",
     }
     manage = [sys.executable, str(ROOT / "manage.py")]
     subprocess.run([*manage, "migrate"], check=True, env=environment, cwd=ROOT)
