@@ -137,7 +137,7 @@ def button(page, name, exact=True):
 
 
 def tokens(page):
-    return page.locator("li.ready code")
+    return page.locator(".token code")
 
 
 def generate(page):

@@ -250,7 +250,7 @@ class Browser:
         return re.findall(r"<code>([0-9a-f]{64})</code>", self.get().text)
 
     def ids(self):
-        return re.findall(r'<li id="token-([0-9a-f-]{36})"', self.get().text)
+        return re.findall(r'id="delete-([0-9a-f-]{36})"', self.get().text)
 
 
 class App:

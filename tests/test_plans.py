@@ -128,7 +128,7 @@ def visitor(production):
 
 
 def ids(visitor, state):
-    return re.findall(rf'<li id="token-(\S+)" class="token {state}"', visitor.get())
+    return re.findall(rf'value="(\S+)" aria-label="Delete {state} token', visitor.get())
 
 
 LIST = "token_visitor_created"

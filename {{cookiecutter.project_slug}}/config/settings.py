@@ -201,7 +201,7 @@ STORAGES = {
     "staticfiles": {
         "BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"
         if DEBUG
-        else "config.static.StaticFilesStorage"
+        else "config.storage.StaticFilesStorage"
     },
 }
 

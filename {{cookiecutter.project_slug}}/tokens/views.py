@@ -20,7 +20,8 @@ def home(request):
     tokens = list(Token.objects.of(get_visitor(request)))
     jobs.add_progress(tokens)
     pending = [token for token in tokens if token.is_pending]
-    return render(request, "tokens/home.html", {"tokens": tokens, "pending": pending})
+    context = {"tokens": tokens, "pending": pending, "swap": False}
+    return render(request, "tokens/home.html", context)
 
 
 @require_safe
@@ -41,6 +42,7 @@ def progress(request):
         "pending": [token for token in tokens if token.is_pending],
         "arrived": [token for token in tokens if not token.is_pending],
         "gone": gone,
+        "swap": True,
     }
     return render(request, "tokens/progress.html", context)
 
