@@ -35,6 +35,8 @@ try:
     CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", [])
     # Visitors come over HTTPS: redirect to it, HSTS, secure cookies.
     HTTPS = env.bool("HTTPS", not DEBUG)
+    # The proxies whose word is taken for a visitor's address; gunicorn reads it for HTTPS.
+    FORWARDED_ALLOW_IPS = env.list("FORWARDED_ALLOW_IPS", ["127.0.0.1", "::1"])
 
     DATABASE = env.dj_db_url(
         "DATABASE_URL",
@@ -64,12 +66,14 @@ if DEBUG and not find_spec("debug_toolbar"):
 if HEROKU:
     # The router passes on only requests for the app's own host names.
     ALLOWED_HOSTS.append(".herokuapp.com")
+    FORWARDED_ALLOW_IPS = ["*"]
 
 # --- The site --------------------------------------------------------------------------------
 
 # Your apps come first: their templates and static files override those of the apps below them.
 INSTALLED_APPS = [
     "tokens",
+    "users",
     "config",
     "django.contrib.admin",
     "django.contrib.auth",
@@ -210,6 +214,8 @@ STORAGES = {
 # Of a key that is missing, config/checks.py says more than Django's check of weak ones.
 SILENCED_SYSTEM_CHECKS = [] if SECRET_KEY else ["security.W009"]
 
+AUTH_USER_MODEL = "users.User"
+AUTHENTICATION_BACKENDS = ["config.backends.ThrottledBackend"]
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}
     for name in (
