@@ -8,7 +8,8 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from django_htmx.http import HttpResponseClientRefresh
 from redis.exceptions import RedisError
 
-from tokens import jobs
+from config.throttle import throttled
+from tokens import conf, jobs
 from tokens.models import LimitReached, Token, new_value
 from tokens.visitors import get_visitor, remember_visitor
 
@@ -48,18 +49,21 @@ def progress(request):
 
 
 @require_POST
+@throttled(conf.RATE)
 def generate(request):
     """Make a token at once."""
     return create_token(request, state=Token.State.READY, value=new_value())
 
 
 @require_POST
+@throttled(conf.RATE)
 def generate_in_background(request):
     """Make a token in a background job."""
     return create_token(request, state=Token.State.PENDING)
 
 
 @require_POST
+@throttled(conf.RATE)
 def retry(request):
     """Ask anew for a token that could not be made; the failed one goes."""
     failed = Token.objects.filter(state=Token.State.FAILED)
