@@ -53,7 +53,7 @@ try:
 
     LOG_LEVEL = env.log_level("LOG_LEVEL", "INFO")
 
-    # What gunicorn.conf.py goes by.
+    # What gunicorn.conf.py goes by; the proxies tell config/throttle.py the visitor's address too.
     PORT = env.int("PORT", 8000, validate=between(1, 65535))
     WEB_CONCURRENCY = env.int("WEB_CONCURRENCY", 2, validate=between(1, 1000))
     DRAIN_SECONDS = env.int("DRAIN_SECONDS", 0, validate=between(0, 600))
@@ -79,6 +79,7 @@ if HEROKU:
 # Your apps come first: their templates and static files override those of the apps below them.
 INSTALLED_APPS = [
     "tokens",
+    "users",
     "config",
     "django.contrib.admin",
     "django.contrib.auth",
@@ -211,7 +212,7 @@ STORAGES = {
     "staticfiles": {
         "BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"
         if DEBUG
-        else "whitenoise.storage.CompressedManifestStaticFilesStorage"
+        else "config.storage.StaticFilesStorage"
     },
 }
 
@@ -228,6 +229,8 @@ if not SECRET_KEY:
     # config/checks.py says more about a missing key than Django's check of weak ones.
     SILENCED_SYSTEM_CHECKS.append("security.W009")
 
+AUTH_USER_MODEL = "users.User"
+AUTHENTICATION_BACKENDS = ["config.backends.ThrottledBackend"]
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}
     for name in (
@@ -271,7 +274,7 @@ LOGGING = {
     "formatters": {
         "line": {
             "class": "config.mail.Formatter",
-            "format": "level={levelname} logger={name} request_id={request_id} {message}",
+            "format": "{asctime}\t{levelname}\t{name}\trequest_id={request_id} {message}",
             "style": "{",
         }
     },
