@@ -105,9 +105,9 @@ def when_ready(server):
     gc.freeze()
 
 
-# Seconds for a whole body. Heroku's router waits for the header, but passes a body on as it comes: a
-# visitor who sends a byte now and then would hold a thread for as long as they like. (Caddy, on a
-# machine of your own, waits for the body as well.)
+# Seconds for a whole body. Heroku's router waits for the header, but passes a body on as it comes:
+# a visitor who sends a byte now and then would hold a thread for as long as they like. (Caddy, on
+# a machine of your own, waits for the body as well.)
 BODY_SECONDS = 15
 
 

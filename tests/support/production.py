@@ -115,7 +115,7 @@ class Production(Project):
     def troubles(self):
         """Return what the proxy and the site have logged of failed requests and health checks."""
         logs = self.compose("logs", "--no-color", "--timestamps", "caddy", "web-a", "web-b")
-        return "\n".join(re.findall(r".*(?:\\tERROR\\t|status=5|health|\"error\").*", logs))
+        return "\n".join(re.findall(r".*(?:\tERROR\t|status=5|health|\"error\").*", logs))
 
     def pending(self):
         return int(self.shell("print(Token.objects.pending().count())"))
