@@ -189,13 +189,38 @@ ask_domains() {
     done
 }
 
+# From here on plain `docker compose` means this release.
+set_live() {
+    docker tag "$name:$1" "$name:live"
+    echo "RELEASE=$1" >deploy/.env.new
+    mv deploy/.env.new deploy/.env
+    live=$1
+}
+
+# An old web cannot read what a new web signs with a new key: let it accept that key beforehand, as one
+# more fallback. A key whose predecessor is no fallback has leaked, and is replaced at once.
+introduce_key() {
+    local before=secrets/releases/$live new
+    new=$(now)-key
+    [ -n "$live" ] && ! cmp --quiet "$before/secret_key" secrets/secret_key &&
+        grep --quiet --fixed-strings -e "$(cat "$before/secret_key")" secrets/secret_key_fallbacks ||
+        return 0
+    cp -r "$before" "secrets/releases/$new"
+    { cat secrets/secret_key && echo && cat "$before/secret_key_fallbacks"; } | grep . |
+        paste --serial --delimiters=, >"secrets/releases/$new/secret_key_fallbacks"
+    docker tag "$name:$live" "$name:$new"
+    RELEASE=$new up web-a
+    sleep 6
+    RELEASE=$new up web-b
+    set_live "$new"
+}
+
 # release NAME IMAGE: put the image and the secrets of that name in the place of what is live. What
 # fails before `replace` has changed nothing; what fails later is put back, see `clean_up`.
 release() {
     local current
     current=$(sed -n 's,^redis://:\(.*\)@.*,\1,p' "secrets/releases/$live/redis_url" 2>/dev/null || true)
     current=${current:-$(password redis)}
-    docker image inspect "$2" >/dev/null
     docker tag "$2" "$name:$1"
     export RELEASE=$1
     # In its container even root reads only what everybody may.
@@ -211,14 +236,13 @@ release() {
     try_out
 
     replacing=yes
+    introduce_key
     replace
     up caddy
     in_caddy rm -f /tmp/closed
     in_caddy caddy reload --config /etc/caddy/Caddyfile --adapter caddyfile
     ask_domains
-    docker tag "$name:$RELEASE" "$name:live"
-    echo "RELEASE=$RELEASE" >deploy/.env.new
-    mv deploy/.env.new deploy/.env
+    set_live "$RELEASE"
     replacing=
 
     set_redis_passwords "$(password redis)" "$(password redis)"
