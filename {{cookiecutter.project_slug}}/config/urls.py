@@ -12,6 +12,7 @@ admin.site.login_form = LoginForm
 
 urlpatterns = [
     path("", include("tokens.urls")),
+    path("jobs/", include("jobs.urls")),
     path("admin/", admin.site.urls),
     # Where browsers look for it on pages that name none, the admin's say.
     path("favicon.ico", lambda request: redirect(static("tokens/favicon.svg"))),
