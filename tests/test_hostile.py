@@ -164,7 +164,7 @@ def small_template(tmp_path_factory, in_process):
                 (template / path.relative_to(TEMPLATE)).unlink(missing_ok=True)
     shutil.copy(source / ".env.example", template / source.name)
     assert kept == {
-        *(".env.example", "LICENSE", "README.md", "app.json", "compose.prod.yaml"),
+        *(".env.example", "LICENSE", "README.md", "app.json", "deploy/compose.yaml"),
         *("config/project.py", "pyproject.toml"),
     }
     return template

@@ -1,4 +1,4 @@
-"""Production on one's own machine, on a real engine: compose.prod.yaml behind Caddy's HTTPS."""
+"""Production on one's own machine, on a real engine: deploy/compose.yaml behind Caddy's HTTPS."""
 
 import http.client
 import random
@@ -95,7 +95,7 @@ class Visitor:
 class Production(Project):
     """A baked site in production on this machine, as `make deploy` puts it there."""
 
-    def __init__(self, folder, files="compose.prod.yaml"):
+    def __init__(self, folder, files="deploy/compose.yaml"):
         super().__init__(folder)
         self.name += "-production"
         self.port = free_port()
@@ -226,8 +226,8 @@ def production(engine, tmp_path_factory):  # noqa: F811
 @pytest.mark.parametrize(
     ("files", "services"),
     [
-        ("compose.prod.yaml", SERVICES),
-        ("compose.prod.yaml:compose.sqlite.yaml", SERVICES - {"db"}),
+        ("deploy/compose.yaml", SERVICES),
+        ("deploy/compose.yaml:deploy/sqlite.yaml", SERVICES - {"db"}),
     ],
 )
 def test_no_container_has_more_rights_or_room_than_it_needs(engine, tmp_path, files, services):  # noqa: F811
@@ -258,13 +258,13 @@ def test_no_container_has_more_rights_or_room_than_it_needs(engine, tmp_path, fi
 )
 def test_postgres_keeps_its_data_in_the_volume(tmp_path, version, data):
     site = bake(tmp_path, create_git_repo=False, postgres_version=version)
-    services = yaml.safe_load((site / "compose.prod.yaml").read_text())["services"]
+    services = yaml.safe_load((site / "deploy/compose.yaml").read_text())["services"]
     assert services["db"]["image"] == f"postgres:{version}"
     assert services["db"]["volumes"] == [f"db:{data}"]
 
 
 def test_the_caddyfile_is_formatted(engine, tmp_path):  # noqa: F811
-    caddyfile = (bake(tmp_path, hooks=False) / "Caddyfile").read_text()
+    caddyfile = (bake(tmp_path, hooks=False) / "deploy/Caddyfile").read_text()
     formatted = docker("run", "--rm", "--interactive", "caddy:2", "caddy", "fmt", "-",
                        input=caddyfile)  # fmt: skip
     assert formatted == caddyfile.strip()
@@ -486,7 +486,7 @@ def test_a_backup_is_restored_into_an_empty_stack(production):
 
 @pytest.mark.slow
 def test_sqlite_bears_the_load_of_everybody_writing(engine, tmp_path, record_property):  # noqa: F811
-    production = Production(tmp_path, "compose.prod.yaml:compose.sqlite.yaml")
+    production = Production(tmp_path, "deploy/compose.yaml:deploy/sqlite.yaml")
     try:
         production.deploy()
         assert set(production.states()) == SERVICES - {"db"}

@@ -261,7 +261,7 @@ BALANCER = """
 
 
 class Swarm(Stack):
-    """The site of stack.yaml on a Swarm of one node, with Postgres and Redis outside of it."""
+    """The site of deploy/stack.yaml on a Swarm of one node, Postgres and Redis outside of it."""
 
     def __init__(self, image, site, folder):
         self.name = image
@@ -318,7 +318,7 @@ class Swarm(Stack):
         self.execute(AUDIT)
 
     def deploy(self, image):
-        stack = yaml.safe_load((self.site / "stack.yaml").read_text())
+        stack = yaml.safe_load((self.site / "deploy/stack.yaml").read_text())
         for service in stack["services"].values():
             # The mesh needs IPVS of the kernel.
             service["deploy"] = service["deploy"] | {"endpoint_mode": "dnsrr"}
