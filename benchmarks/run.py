@@ -431,7 +431,7 @@ class Benchmark:
         browser = playwright.chromium.launch(executable_path=find_chromium(), args=["--no-sandbox"])
         stack.callback(browser.close)
         page = browser.new_page()
-        code = "from config import settings; print(settings.TOKEN_WORK_SECONDS)"
+        code = "from tokens import conf; print(conf.WORK_SECONDS)"
         work = float(self.site.python(code))
         times = []
         for _ in range(CLICKS):

@@ -1,6 +1,7 @@
 """The READMEs: what they show, name and tell people to run is what there is."""
 
 import ast
+import itertools
 import json
 import os
 import re
@@ -120,9 +121,11 @@ def test_snippets_are_in_their_files(site):
 
 
 def test_the_settings_are_those_of_the_code(site):
-    code = ast.parse((site / "config/settings.py").read_text())
     defaults = {}
-    for node in ast.walk(code):
+    files = [
+        ast.parse((site / name).read_text()) for name in ("config/settings.py", "tokens/conf.py")
+    ]
+    for node in itertools.chain(*map(ast.walk, files)):
         if isinstance(node, ast.Call) and re.match(
             r"env\.\w+\('[A-Z]", ast.unparse(node).replace('"', "'")
         ):

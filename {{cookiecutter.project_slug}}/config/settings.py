@@ -52,9 +52,6 @@ try:
     ADMINS = env.list("ADMINS", [])
 
     LOG_LEVEL = env.log_level("LOG_LEVEL", "INFO")
-
-    # The simulated work of a background job, in seconds.
-    TOKEN_WORK_SECONDS = env.float("TOKEN_WORK_SECONDS", 2.0)
 except (EnvError, OSError, ValueError) as error:
     sys.exit(f"The environment is wrong: {error}")
 
@@ -70,7 +67,11 @@ if HEROKU:
 
 # --- The site --------------------------------------------------------------------------------
 
+# Your apps come first: their templates and static files override those of the apps below them.
 INSTALLED_APPS = [
+    "tokens",
+    "jobs",
+    "config",
     "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",
@@ -80,9 +81,6 @@ INSTALLED_APPS = [
     "django.contrib.staticfiles",
     "django_htmx",
     "django_rq",
-    "config",
-    "jobs",
-    "tokens",
 ]
 
 MIDDLEWARE = [
@@ -121,13 +119,6 @@ TIME_ZONE = "UTC"
 USE_I18N = False
 USE_TZ = True
 
-# --- Tokens ----------------------------------------------------------------------------------
-
-# Per visitor. The page shows all that one visitor may have, so this bounds its cost as well.
-TOKEN_LIMIT = 10
-TOKEN_PENDING_LIMIT = 5
-TOKEN_LIFETIME_HOURS = 24
-
 # --- Database --------------------------------------------------------------------------------
 
 DATABASES = {"default": DATABASE}
@@ -162,7 +153,7 @@ else:
 # JSON on both sides: with pickle, whoever can write to Redis could run code here.
 CACHES = {
     "default": {
-        "BACKEND": "config.redis.RedisCache",
+        "BACKEND": "config.cache.RedisCache",
         "LOCATION": REDIS_URL or "redis://localhost:6379/0",
         "OPTIONS": {
             "serializer": "rq.serializers.JSONSerializer",
@@ -254,8 +245,6 @@ SECURE_CSP = {
     "frame-ancestors": ["'none'"],
 }
 
-VISITOR_COOKIE_NAME = "visitor"
-
 # That a proxy was asked over HTTPS, gunicorn says: it believes the X-Forwarded-Proto of those whom
 # FORWARDED_ALLOW_IPS names. So there is no SECURE_PROXY_SSL_HEADER, which would believe everybody.
 if HTTPS:
@@ -268,7 +257,6 @@ if HTTPS:
     # The prefix makes browsers refuse these cookies from a subdomain or without HTTPS.
     SESSION_COOKIE_NAME = "__Host-sessionid"
     CSRF_COOKIE_NAME = "__Host-csrftoken"
-    VISITOR_COOKIE_NAME = "__Host-visitor"
 
 # --- Logging ---------------------------------------------------------------------------------
 

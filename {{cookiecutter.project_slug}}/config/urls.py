@@ -15,7 +15,7 @@ urlpatterns = [
     path("jobs/", include("jobs.urls")),
     path("admin/", admin.site.urls),
     # Where browsers look for it on pages that name none, the admin's say.
-    path("favicon.ico", lambda request: redirect(static("tokens/favicon.svg"))),
+    path("favicon.ico", lambda request: redirect(static("config/favicon.svg"))),
 ]
 
 handler500 = "config.views.server_error"

@@ -10,7 +10,6 @@ from urllib.parse import urlsplit
 os.environ["DEBUG"] = "false"
 os.environ["HTTPS"] = "false"
 os.environ["SECRET_KEY"] = "tests " * 10
-os.environ["TOKEN_WORK_SECONDS"] = "0"
 
 from config.settings import *  # noqa: F403  (a settings file builds on another so)
 from config.settings import CACHES, REDIS_URL, STORAGES

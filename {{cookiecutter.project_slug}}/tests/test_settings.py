@@ -41,7 +41,7 @@ def test_production_is_https_only(load):
     settings = load(**PRODUCTION)
     assert settings["SECURE_SSL_REDIRECT"]
     assert settings["SECURE_HSTS_SECONDS"] == 31_536_000
-    for cookie in ("SESSION", "CSRF", "VISITOR"):
+    for cookie in ("SESSION", "CSRF"):
         assert settings[f"{cookie}_COOKIE_NAME"].startswith("__Host-")
 
 
@@ -113,7 +113,6 @@ def test_only_heroku_goes_without_authentication(load):
         ("HTTPS", "perhaps"),
         ("DATABASE_URL", "nonsense://host"),
         ("LOG_LEVEL", "LOUD"),
-        ("TOKEN_WORK_SECONDS", "long"),
         ("EMAIL_URL", "mail.example.org"),
     ],
 )

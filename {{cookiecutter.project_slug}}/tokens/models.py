@@ -1,10 +1,10 @@
 import secrets
-from datetime import timedelta
 from uuid import uuid4
 
-from django.conf import settings
 from django.db import connection, models
 from django.utils import timezone
+
+from tokens import conf
 
 
 class LimitReached(Exception):
@@ -31,10 +31,10 @@ class TokenQuerySet(models.QuerySet):
         """Create a token for the visitor, or raise LimitReached. Call it in a transaction."""
         lock(visitor)
         states = list(self.of(visitor).values_list("state", flat=True))
-        if len(states) >= settings.TOKEN_LIMIT:
-            raise LimitReached(f"You have {settings.TOKEN_LIMIT} tokens: delete one first.")
+        if len(states) >= conf.LIMIT:
+            raise LimitReached(f"You have {conf.LIMIT} tokens: delete one first.")
         pending = states.count(Token.State.PENDING)
-        if fields.get("state") == Token.State.PENDING and pending >= settings.TOKEN_PENDING_LIMIT:
+        if fields.get("state") == Token.State.PENDING and pending >= conf.PENDING_LIMIT:
             raise LimitReached(
                 f"{pending} of your tokens are still being made: wait for one to arrive."
             )
@@ -92,7 +92,7 @@ class Token(models.Model):
 
 def expiry():
     """Return the time before which tokens were created that have expired by now."""
-    return timezone.now() - timedelta(hours=settings.TOKEN_LIFETIME_HOURS)
+    return timezone.now() - conf.LIFETIME
 
 
 def new_value():

@@ -1,21 +1,23 @@
-from uuid import uuid4
+"""Fixtures for the tests of every app."""
+
+import pickle
 
 import pytest
 from django.core.cache import cache
-from django.http import HttpResponse
 from django_rq import get_queue, get_worker
 from redis import exceptions
 from rq.timeouts import TimerDeathPenalty
 from rq.worker import SimpleWorker
 
-from tokens.models import Token
-from tokens.visitors import remember_visitor
+from jobs.queue import State
 
 
 @pytest.fixture(autouse=True)
 def _redis():
-    """Start each test with an empty Redis."""
+    """Start each test with an empty Redis, and without what this process knows of the last."""
     cache.get_master_client().flushdb()
+    State.silent_until = State.counts_until = 0.0
+    State.counts = {}
 
 
 @pytest.fixture
@@ -45,21 +47,18 @@ def no_redis(monkeypatch):
     monkeypatch.setattr("redis.connection.ConnectionPool.get_connection", fail)
 
 
-@pytest.fixture
-def visitor(client):
-    """Return the id of a visitor whose cookie the test client has."""
-    visitor = uuid4()
-    response = HttpResponse()
-    remember_visitor(response, visitor)
-    client.cookies.update(response.cookies)
-    return visitor
+class Bomb:
+    """Explodes when it is unpickled."""
+
+    exploded = False
+
+    def __reduce__(self):
+        return setattr, (Bomb, "exploded", True)
 
 
 @pytest.fixture
-def token(visitor, db):
-    return Token.objects.create(visitor=visitor, state="ready", value="a" * 64)
-
-
-@pytest.fixture
-def pending(visitor, db):
-    return Token.objects.create(visitor=visitor)
+def bomb():
+    """Yield a pickled object; the test fails if anybody unpickles it."""
+    Bomb.exploded = False
+    yield pickle.dumps(Bomb())
+    assert not Bomb.exploded

@@ -3,10 +3,9 @@ from datetime import UTC, datetime
 from types import SimpleNamespace
 from uuid import UUID
 
-from django.conf import settings
 from django.core.checks.security.base import _check_secret_key as secret_key_is_strong
 
-from tokens import models
+from tokens import conf, models
 
 
 def test_a_value_is_fit_for_a_secret_key_and_needs_no_quoting():
@@ -44,4 +43,4 @@ def test_a_token_shows_when_it_was_asked_for():
 
 
 def test_the_page_can_show_all_that_a_visitor_may_have():
-    assert settings.TOKEN_PENDING_LIMIT <= settings.TOKEN_LIMIT
+    assert conf.PENDING_LIMIT <= conf.LIMIT

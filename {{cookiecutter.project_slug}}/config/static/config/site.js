@@ -1,0 +1,47 @@
+// The keyboard's place after a swap, and a word when the site does not answer.
+// Everything else is plain forms and htmx.
+
+// Shows the text where messages are, and has it read aloud. Scripts of apps use it too.
+function announce(text) {
+  const message = document.createElement("p");
+  message.className = "message";
+  message.textContent = text;
+  document.getElementById("messages").replaceChildren(message);
+}
+
+// htmx gives the focus back to an element with the same id. When that one is gone, the button of a
+// deleted row for example, the row now in its place gets it; without one, the page's main part.
+let focused = false;
+let place = -1;
+
+document.addEventListener("htmx:beforeSwap", () => {
+  focused = document.activeElement !== document.body;
+  place = rows().indexOf(document.activeElement.closest("main li"));
+});
+
+document.addEventListener("htmx:afterSettle", () => {
+  if (!focused || document.activeElement !== document.body) return;
+  const row = place < 0 ? null : rows()[Math.min(place, rows().length - 1)];
+  const next = row ?? document.getElementById("main");
+  next.tabIndex = -1;
+  next.focus();
+});
+
+function rows() {
+  return [...document.querySelectorAll("main li")];
+}
+
+// A page that is not ours, a proxy's for example, has no part to take the place of this one's. Said
+// once, not at every poll.
+document.addEventListener("htmx:beforeSwap", (event) => {
+  const { boosted, xhr } = event.detail;
+  if (!boosted || xhr.responseText.includes('id="main"')) return;
+  event.detail.shouldSwap = false;
+  announceOnce("The site does not answer. Please try again.");
+});
+
+document.addEventListener("htmx:sendError", () => announceOnce("The site does not answer. Please try again."));
+
+function announceOnce(text) {
+  if (document.getElementById("messages").textContent !== text) announce(text);
+}

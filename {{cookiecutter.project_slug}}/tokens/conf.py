@@ -1,0 +1,19 @@
+"""The settings of this app."""
+
+import sys
+from datetime import timedelta
+
+from environs import EnvError
+
+from config.settings import env
+
+# Per visitor. The page shows all that one visitor may have, so this bounds its cost as well.
+LIMIT = 10
+PENDING_LIMIT = 5
+LIFETIME = timedelta(hours=24)
+
+try:
+    # The simulated work of a background job.
+    WORK_SECONDS = env.float("TOKEN_WORK_SECONDS", 2.0)
+except EnvError as error:
+    sys.exit(f"The environment is wrong: {error}")

@@ -1,0 +1,34 @@
+from uuid import uuid4
+
+import pytest
+from django.http import HttpResponse
+
+from tokens import conf
+from tokens.models import Token
+from tokens.visitors import remember_visitor
+
+
+@pytest.fixture(autouse=True)
+def _no_work(monkeypatch):
+    """Let the jobs pretend no work."""
+    monkeypatch.setattr(conf, "WORK_SECONDS", 0)
+
+
+@pytest.fixture
+def visitor(client):
+    """Return the id of a visitor whose cookie the test client has."""
+    visitor = uuid4()
+    response = HttpResponse()
+    remember_visitor(response, visitor)
+    client.cookies.update(response.cookies)
+    return visitor
+
+
+@pytest.fixture
+def token(visitor, db):
+    return Token.objects.create(visitor=visitor, state="ready", value="a" * 64)
+
+
+@pytest.fixture
+def pending(visitor, db):
+    return Token.objects.create(visitor=visitor)
