@@ -133,7 +133,9 @@ class Job(models.Model):
         After `commit()` it has ended already, and only the value is added.
         """
         if self.committed:
-            return self._update(TaskResultStatus.SUCCESSFUL, return_value=return_value)
+            return return_value is None or self._update(
+                TaskResultStatus.SUCCESSFUL, return_value=return_value
+            )
         return self._update(
             TaskResultStatus.RUNNING,
             status=TaskResultStatus.SUCCESSFUL,

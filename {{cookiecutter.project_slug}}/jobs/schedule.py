@@ -3,6 +3,7 @@
 A crontab has five fields and is read in TIME_ZONE.
 """
 
+import logging
 from datetime import UTC, datetime, timedelta
 
 from croniter import croniter
@@ -14,6 +15,8 @@ from django.utils import timezone
 from django.utils.module_loading import import_string
 
 from jobs.models import Schedule
+
+logger = logging.getLogger(__name__)
 
 # How far two readings of the wall clock may lie apart that name the same moment.
 LARGEST_SHIFT = timedelta(hours=3)
@@ -31,18 +34,25 @@ def enqueue_due():
     )
     due = Schedule.objects.annotate(now=Now()).filter(Q(due=None) | Q(due__lte=Now()))
     for row in due:
-        if (row.task, row.crontab) not in entries:
-            # Gone, unless the clock of another version knows it and moves it on.
-            if row.due is None or row.now - row.due > timedelta(hours=1):
-                row.delete()
-            continue
-        with transaction.atomic():
-            # The UPDATE lets one clock through.
-            same = Schedule.objects.filter(pk=row.pk, due=row.due)
-            moved = same.update(due=next_time(row.crontab, row.now))
-            if moved and row.due:
-                task = import_string(row.task)
-                task.get_backend().enqueue(task, [], {}, bounded=False)
+        if (row.task, row.crontab) in entries:
+            try:
+                enqueue(row)
+            except Exception:
+                logger.exception("SCHEDULE: %s could not be enqueued", row.task)
+        elif row.due is None or row.now - row.due > timedelta(hours=1):
+            # Not sooner: the clock of another version may know it, and moves it on.
+            row.delete()
+
+
+def enqueue(row):
+    """Enqueue the task of an entry that is due, and move the entry on: both, or neither."""
+    with transaction.atomic():
+        # This UPDATE lets one clock through.
+        same = Schedule.objects.filter(pk=row.pk, due=row.due)
+        moved = same.update(due=next_time(row.crontab, row.now))
+        if moved and row.due:
+            task = import_string(row.task)
+            task.get_backend().enqueue(task, [], {}, bounded=False)
 
 
 def next_time(crontab, after):

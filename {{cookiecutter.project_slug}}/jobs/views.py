@@ -7,6 +7,7 @@ from django.db.models.functions import Now
 from django.http import JsonResponse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
+from redis.exceptions import RedisError
 
 from jobs.models import Job
 from jobs.queue import COUNTS_KEY
@@ -24,7 +25,10 @@ def health(request):
     503 when either is too old: for an alarm. Not for a load balancer, whose /readyz must not
     depend on worker and clock, or no deploy could repair them.
     """
-    counts = cache.get(COUNTS_KEY)
+    try:
+        counts = cache.get(COUNTS_KEY)
+    except RedisError:
+        counts = None
     tick = None if counts is None else max(0, round(time.time() - counts["at"]))
     ages = [0]
     for name in settings.RQ_QUEUES:

@@ -83,7 +83,7 @@ def perform(job, task):
             return SUPERSEDED
     except Superseded:
         return SUPERSEDED
-    except (Exception, SystemExit) as error:
+    except (Exception, SystemExit, ShutDownImminentException) as error:
         close_old_connections()  # one that is broken would not take the outcome
         if job.committed:
             logger.exception("job=%s raised after commit(), which changes nothing", job.pk)

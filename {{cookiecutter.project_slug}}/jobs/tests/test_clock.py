@@ -64,9 +64,7 @@ def test_a_queued_job_is_not_queued_again(lost, queue):
 
 def test_a_job_that_a_worker_is_about_to_claim_is_not_queued_again(lost, queue):
     # What a worker writes before it forks.
-    queue.connection.zadd(
-        queue.started_job_registry.key, {f"{lost.rq_id(1)}:execution": 2**40}
-    )
+    queue.connection.zadd(queue.started_job_registry.key, {f"{lost.rq_id(1)}:execution": 2**40})
     clock.tick()
     assert queue.count == 0
 

@@ -88,7 +88,7 @@ def test_progress_is_reported_by_the_running_job(asked, work, monkeypatch):
     monkeypatch.setattr(time, "sleep", sleep)
     monkeypatch.setattr(time, "monotonic", lambda: now)
     work()
-    assert seen == [("running", 10 * step) for step in range(10)]
+    assert seen[:10] == [("running", 10 * step) for step in range(10)]
 
 
 def test_progress_without_redis_is_queued(asked, no_redis):
