@@ -30,10 +30,15 @@ HERE = Path(__file__).parent
 BARE = HERE / "bare"
 sys.path.insert(0, str(HERE.parent / "tests"))
 
-from conftest import MILLION_TOKENS, TEMPLATE, bake, site_environment  # noqa: E402  (the path)
-from processes import Postgres, Process, Redis, answers, find_program, free_port, wait_for  # noqa: E402
-from test_docker import docker, engine_answers, inspect  # noqa: E402
-from test_make import Visitor  # noqa: E402
+from support.commands import BIN, cookiecutter  # noqa: E402  (the path)
+from support.docker import docker, engine_answers, inspect  # noqa: E402
+from support.http import Visitor  # noqa: E402
+from support.million import MILLION_TOKENS  # noqa: E402
+from support.processes import Process, answers, find_program, free_port, wait_for  # noqa: E402
+from support.procfile import read_procfile  # noqa: E402
+from support.pythons import site_environment  # noqa: E402
+from support.servers import Postgres, Redis  # noqa: E402
+from support.template import TEMPLATE  # noqa: E402
 
 DJANGO = "6.1"
 ROUNDS = 5
@@ -173,13 +178,13 @@ def visitor_with_tokens(address):
     """Return a visitor of the site who has ten tokens, the limit."""
     visitor = Visitor(address)
     while len(visitor.tokens()) < 10:
-        visitor.post("/generate/")
+        visitor.generate()
     return visitor
 
 
 def cookies(visitor):
     """Return the header with which the visitor comes back."""
-    return "Cookie: " + "; ".join(f"{cookie.name}={cookie.value}" for cookie in visitor.cookies)
+    return f"Cookie: {visitor.headers()['Cookie']}"
 
 
 def find_chromium():
@@ -238,7 +243,8 @@ class Benchmark:
     def __init__(self, folder, stack):
         self.folder = folder
         self.rows, self.connections = [], {}
-        baked = bake(folder, hooks=False)
+        cookiecutter(folder, "--no-input", "--default-config", check=True)
+        baked = folder / "my_site"
         self.postgres = stack.enter_context(Postgres(folder))
         self.redis = stack.enter_context(Redis(folder))
         programs = site_environment(baked, DJANGO, "requirements.txt")
@@ -252,8 +258,7 @@ class Benchmark:
             "REDIS_URL": self.redis.url,
             "DJANGO_SETTINGS_MODULE": "config.settings",
         }
-        procfile = (baked / "Procfile").read_text().splitlines()
-        commands = dict(line.split(": ", 1) for line in procfile)
+        commands = read_procfile(baked)
         self.site = Side(baked, commands["web"], commands["worker"], "site", **environment)
         # A queue of its own, and a table of its own with the same columns and indexes.
         environment |= {
@@ -306,9 +311,8 @@ class Benchmark:
         (empty / "{{cookiecutter.project_slug}}" / "README.md").touch()
 
         def run(template):
-            cookiecutter = Path(sys.executable).with_name("cookiecutter")
             with tempfile.TemporaryDirectory() as folder:
-                return duration([cookiecutter, "--no-input", "-o", folder, template])
+                return duration([BIN / "cookiecutter", "--no-input", "-o", folder, template])
 
         site, baseline = take_turns(partial(run, TEMPLATE), partial(run, empty))
         name = "a template with two empty hooks"
@@ -361,10 +365,11 @@ class Benchmark:
         _, bare = self.bare.start_web(stack)
 
         waiting = visitor_with_tokens(site)
-        token = re.search(r'id="delete-(\S+)"', waiting.get())[1]
+        token = re.search(r'id="delete-(\S+)"', waiting.page())[1]
         waiting.post("/delete/", token=token)
         # Pending for as long as no worker runs.
-        page = waiting.post("/generate-in-background/")
+        waiting.generate_in_background()
+        page = waiting.page()
         poll_path = html.unescape(re.search(r'hx-get="(\S+)"', page)[1])
         style = re.search(r'href="(/static/\S+\.css)"', page)[1]
 

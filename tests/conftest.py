@@ -1,35 +1,13 @@
-import fcntl
-import hashlib
-import json
 import os
-import pwd
 import shutil
-import subprocess
-import sys
-from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
-from cookiecutter.main import cookiecutter
-from processes import Postgres, Redis, cannot_run
+from support.commands import commit, git
+from support.pythons import site_environment
+from support.servers import Postgres, Redis
+from support.template import DJANGO_VERSIONS, TEMPLATE, copy_template
 
-TEMPLATE = Path(__file__).parent.parent
-CACHE = TEMPLATE / ".cache"
-DJANGO_VERSIONS = json.loads((TEMPLATE / "cookiecutter.json").read_text())["django_version"]
-PYTHON_FLOOR = {"6.1": (3, 12), "5.2": (3, 11)}
-
-# Statements that fill the site's table with the tokens of others: most of them ready, a few pending
-# or failed, and 2500 that have expired. To make the indexes afterwards is three times as quick.
-MILLION_TOKENS = (
-    "UPDATE pg_index SET indisready = false WHERE indrelid = 'tokens_token'::regclass",
-    "INSERT INTO tokens_token (id, visitor, value, state, created) "
-    "SELECT gen_random_uuid(), gen_random_uuid(), repeat('0', 64), "
-    "CASE number % 50000 WHEN 0 THEN 'pending' WHEN 1 THEN 'failed' ELSE 'ready' END, "
-    "now() - CASE WHEN number <= 2500 THEN interval '25 hours' "
-    "ELSE random() * interval '23 hours' END FROM generate_series(1, 1000000) number",
-    "REINDEX TABLE tokens_token",
-    "VACUUM ANALYZE tokens_token",
-)
+pytest_plugins = ["support.docker", "support.production"]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -52,98 +30,29 @@ def pytest_terminal_summary(terminalreporter):
             terminalreporter.write_line(f"{name}: {value}")
 
 
-def bake(folder, hooks=True, **answers):
-    """Render the template into the folder with these answers; return the path of the site.
+def baker(cookies):
+    def bake(template=TEMPLATE, **answers):
+        result = cookies.bake(answers, template=str(template))
+        if result.exception:
+            raise result.exception
+        return result.project_path
 
-    Without hooks it is quicker and has no .env.
+    return bake
+
+
+@pytest.fixture
+def bake(cookies):
+    """A function that bakes with these answers and returns the site, or raises why it did not.
+
+    An answer is rendered as a template first; see `support.template.literal`.
     """
-    return Path(
-        cookiecutter(
-            str(TEMPLATE),
-            no_input=True,
-            extra_context=answers,
-            output_dir=str(folder),
-            default_config=True,
-            accept_hooks=hooks,
-        )
-    )
+    return baker(cookies)
 
 
-def find_pythons():
-    """Return the interpreters of this machine that run, by version, like {(3, 13): path}.
-
-    They are looked for on PATH, among uv's and in pyenv's folder. Each one is asked for its
-    version, because a shim of pyenv may stand for an interpreter that is not there.
-    """
-    pyenv = Path(os.environ.get("PYENV_ROOT") or Path(pwd.getpwuid(os.getuid()).pw_dir, ".pyenv"))
-    candidates = [
-        sys.executable,
-        *filter(None, (shutil.which(f"python3.{minor}") for minor in range(11, 16))),
-        *map(str, pyenv.glob("versions/3.*/bin/python3")),
-    ]
-    uv = subprocess.run(
-        [Path(sys.executable).with_name("uv"), "python", "list", "--only-installed"],
-        capture_output=True,
-        text=True,
-    )
-    candidates += [line.split()[1] for line in uv.stdout.splitlines()]
-    pythons = {}
-    for candidate in candidates:
-        asked = subprocess.run(
-            [candidate, "-c", "import sys; print(*sys.version_info[:2], sys._base_executable)"],
-            capture_output=True,
-            text=True,
-        )
-        if asked.returncode == 0:
-            major, minor, executable = asked.stdout.strip().split(" ", 2)
-            pythons.setdefault((int(major), int(minor)), executable)
-    return pythons
-
-
-@contextmanager
-def locked(path):
-    """Let one test process at a time in."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def environment_of(requirements, python, plain_pip=False):
-    """Return the bin folder of a virtual environment with what the file pins, made once.
-
-    By uv because it is fast, or by plain pip where that is what is tested.
-    """
-    key = f"{python}\n{plain_pip}\n{requirements.read_text()}"
-    digest = hashlib.sha256(key.encode()).hexdigest()[:16]
-    venv = CACHE / "venvs" / digest
-    with locked(venv.with_suffix(".lock")):
-        if not (venv / "installed").exists() and plain_pip:
-            subprocess.run([python, "-m", "venv", "--clear", venv], check=True)
-            pip = [venv / "bin" / "python", "-m", "pip", "--quiet", "--disable-pip-version-check"]
-            subprocess.run([*pip, "install", "--requirement", requirements], check=True)
-            (venv / "installed").touch()
-        elif not (venv / "installed").exists():
-            uv = Path(sys.executable).with_name("uv")
-            subprocess.run([uv, "venv", "--quiet", "--clear", "--python", python, venv], check=True)
-            subprocess.run(
-                [uv, "pip", "sync", "--quiet", "--python", venv, requirements], check=True
-            )
-            (venv / "installed").touch()
-    return venv / "bin"
-
-
-def site_environment(site, django_version, requirements="requirements-dev.txt", plain_pip=False):
-    """Return the bin folder of an environment for the site, on the newest Python there is."""
-    pythons = {
-        version: path
-        for version, path in find_pythons().items()
-        if PYTHON_FLOOR[django_version] <= version <= (3, 14)
-    }
-    if not pythons:
-        floor = ".".join(map(str, PYTHON_FLOOR[django_version]))
-        cannot_run(f"Django {django_version} needs Python {floor} or newer: none was found")
-    return environment_of(site / requirements, pythons[max(pythons)], plain_pip)
+@pytest.fixture(scope="session")
+def bake_session(cookies_session):
+    """`bake` for sites that stay until the last test."""
+    return baker(cookies_session)
 
 
 @pytest.fixture(scope="session", params=DJANGO_VERSIONS)
@@ -153,15 +62,35 @@ def variant(request):
 
 
 @pytest.fixture(scope="session")
-def site(variant, tmp_path_factory):
+def site(variant, bake_session):
     """A site baked with the defaults but for the Django version."""
-    return bake(tmp_path_factory.mktemp(f"django-{variant}"), django_version=variant)
+    return bake_session(django_version=variant)
 
 
 @pytest.fixture(scope="session")
 def site_bin(site, variant):
     """The bin folder of the environment for developing that site."""
     return site_environment(site, variant)
+
+
+@pytest.fixture
+def developed(bake):
+    """A site whose .venv is there already: installing it is tested by `make demo`."""
+    site = bake()
+    (site / ".venv").symlink_to(site_environment(site, "6.1").parent)
+    # Older than what was installed from it, so that make installs nothing into the shared one.
+    os.utime(site / "requirements-dev.txt", (0, 0))
+    return site
+
+
+@pytest.fixture
+def repository(tmp_path):
+    """The template in a repository of its own, with one commit."""
+    folder = copy_template(tmp_path / "template")
+    shutil.rmtree(folder / "tests")
+    git(tmp_path, "init", "--quiet", "--initial-branch=main", folder)
+    commit(folder, "The template")
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -3,66 +3,35 @@
 import itertools
 import json
 import re
-import subprocess
 import tomllib
 
 import pytest
-import yaml
-from conftest import DJANGO_VERSIONS, TEMPLATE, bake
-
-TEXT = json.loads((TEMPLATE / "cookiecutter.json").read_text())
-CHOICES = {
-    name: answers
-    for name, answers in TEXT.items()
-    if isinstance(answers, list) and not name.startswith("_")
-}
-
-FILES = (TEMPLATE / "tests" / "files.txt").read_text().split()
+from support.commands import git
+from support.template import (
+    CHOICES,
+    DJANGO_VERSIONS,
+    FILES,
+    QUESTIONS,
+    SOURCE,
+    TEMPLATE,
+    check_tree,
+    files,
+    literal,
+)
 
 # Hostile to every format an answer goes into, and yet a name.
 NAME = """Ünïcödé "quoted" 'site' \\ {7*7} %} <b>&amp; $HOME #1 🦊"""
 
 
-def files(site):
-    return sorted(
-        str(path.relative_to(site))
-        for path in site.rglob("*")
-        if path.is_file() and ".git" not in path.relative_to(site).parts
-    )
-
-
-def git(site, *arguments):
-    return subprocess.run(
-        ["git", *arguments], cwd=site, check=True, capture_output=True, text=True
-    ).stdout
-
-
-def check_tree(site):
-    """Assert that every file parses and that nothing of the template's language is left."""
-    for name in files(site):
-        text = (site / name).read_text(encoding="utf-8")
-        assert not re.search(r"[{][{%][^}]*cookiecutter\.", text), name
-        assert not text or text.endswith("\n"), name
-        assert "\r" not in text, name
-        if name.endswith(".py"):
-            compile(text, name, "exec")
-        elif name.endswith((".yaml", ".yml")):
-            assert yaml.load(text, yaml.CSafeLoader), name
-        elif name.endswith(".toml"):
-            assert tomllib.loads(text), name
-        elif name.endswith(".json"):
-            assert json.loads(text), name
-
-
 @pytest.mark.xdist_group("any")
-def test_what_must_not_run_at_the_same_time_does_not(request):
+def test_xdist_groups_are_honoured(request):
     """Pytest 9.2 parted pytest-xdist from its groups, and everything ran beside everything."""
     assert not hasattr(request.config, "workerinput") or request.node.nodeid.endswith("@any")
 
 
 @pytest.fixture(scope="module")
-def default_site(tmp_path_factory):
-    return bake(tmp_path_factory.mktemp("default"))
+def default_site(bake_session):
+    return bake_session()
 
 
 def test_the_defaults_render_exactly_these_files(default_site):
@@ -87,9 +56,9 @@ def test_the_first_commit_holds_everything(default_site):
     assert git(default_site, "branch", "--show-current") == "main\n"
 
 
-def test_the_key_is_fresh_strong_and_for_the_owner_only(default_site, tmp_path):
+def test_the_key_is_fresh_strong_and_for_the_owner_only(default_site, bake):
     keys = set()
-    for site in (default_site, bake(tmp_path)):
+    for site in (default_site, bake()):
         env = site / ".env"
         assert env.stat().st_mode & 0o777 == 0o600
         key = re.search(r"^SECRET_KEY=(.*)$", env.read_text(), re.M)[1]
@@ -112,20 +81,20 @@ COMBINATIONS = [
 
 
 @pytest.mark.parametrize("answers", COMBINATIONS, ids=lambda answers: "-".join(answers.values()))
-def test_every_combination_of_choices_renders_a_tree_that_parses(answers, tmp_path):
-    site = bake(tmp_path, hooks=False, **answers)
+def test_every_combination_of_choices_renders_a_tree_that_parses(answers, bake):
+    site = bake(create_git_repo=False, **answers)
     check_tree(site)
-    assert files(site) == [name for name in FILES if name != ".env"]
+    assert files(site) == FILES
 
 
-def test_every_choice_that_changes_code_or_dependencies_has_its_tests_run(tmp_path):
+def test_every_choice_that_changes_code_or_dependencies_has_its_tests_run(bake):
     """The fixture `variant` gives each Django version to the tests of the site.
 
     A new choice that changes code needs the same; one that does not is in COMBINATIONS by itself.
     """
 
     def code(**answers):
-        site = bake(tmp_path / "-".join(answers.values()), hooks=False, **answers)
+        site = bake(create_git_repo=False, **answers)
         names = [name for name in files(site) if name.endswith(".py") or "requirements" in name]
         assert len(names) > 30
         return [(site / name).read_bytes() for name in names]
@@ -139,18 +108,17 @@ def test_every_choice_that_changes_code_or_dependencies_has_its_tests_run(tmp_pa
     assert changes == {"django_version"}
 
 
-def test_every_question_is_a_text_that_is_checked_or_a_choice_that_is_combined(tmp_path):
-    questions = {name for name in TEXT if not name.startswith("_")}
+def test_every_question_is_a_text_that_is_checked_or_a_choice_that_is_combined(bake):
     texts = {"project_name", "project_slug", "description", "author_name", "author_email"}
-    assert questions == texts | set(CHOICES) | {"create_git_repo"}
-    site = bake(tmp_path, create_git_repo=False)
+    assert set(QUESTIONS) == texts | set(CHOICES) | {"create_git_repo"}
+    site = bake(create_git_repo=False)
     assert files(site) == FILES
     assert not (site / ".git").exists()
 
 
-def test_answers_are_found_verbatim_where_they_are_used(tmp_path):
+def test_answers_are_found_verbatim_where_they_are_used(bake):
     answers = {"project_name": NAME, "description": f"About {NAME}", "author_name": f"By {NAME}"}
-    site = bake(tmp_path, project_slug="hostile", **answers)
+    site = bake(project_slug="hostile", **{name: literal(text) for name, text in answers.items()})
     check_tree(site)
     project = tomllib.loads((site / "pyproject.toml").read_text())["project"]
     app = json.loads((site / "app.json").read_text())
@@ -168,9 +136,8 @@ def test_answers_are_found_verbatim_where_they_are_used(tmp_path):
 
 
 def test_python_and_html_are_valid_as_they_stand_in_the_template():
-    source = TEMPLATE / "{{cookiecutter.project_slug}}"
     tags = 0
-    for path in source.rglob("*"):
+    for path in SOURCE.rglob("*"):
         if not path.is_file() or "__pycache__" in path.parts:
             continue
         text = path.read_text(encoding="utf-8")
@@ -184,8 +151,8 @@ def test_python_and_html_are_valid_as_they_stand_in_the_template():
 
 
 @pytest.mark.parametrize("version", DJANGO_VERSIONS)
-def test_the_lock_of_each_django_is_for_that_django(version, tmp_path):
-    site = bake(tmp_path, create_git_repo=False, django_version=version)
+def test_the_lock_of_each_django_is_for_that_django(version, bake):
+    site = bake(create_git_repo=False, django_version=version)
     for name in ("requirements.txt", "requirements-dev.txt"):
         assert f"\ndjango=={version}." in (site / name).read_text()
         assert ("django-csp" in (site / name).read_text()) == (version == "5.2")
@@ -200,3 +167,12 @@ def test_no_registry_is_named_anywhere():
             assert not re.search(r"(files\.pythonhosted|pypi\.(org|io)|registry\.npmjs)", text), (
                 name
             )
+
+
+def test_a_name_in_any_script_gives_a_slug(bake):
+    site = bake(project_name="Žluťoučký kůň: 2. Auflage")
+    assert site.name == "zlutoucky_kun_2_auflage"
+    site = bake(project_name="A Site With As Long A Name As These Forty-Nine Are")
+    assert site.name == "a_site_with_as_long_a_name_as_these_forty_nine_are"
+    site = bake(project_name="A Site With As Long A Name As These Forty-Nine Or More")
+    assert site.name == "a_site_with_as_long_a_name_as_these_forty_nine_or"

@@ -9,8 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from conftest import TEMPLATE
-from processes import Process, find_program, wait_for
+from support.processes import Process, find_program, wait_for
+from support.template import TEMPLATE
 
 sys.path.insert(0, str(TEMPLATE / "benchmarks"))
 

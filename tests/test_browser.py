@@ -9,11 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
-import psycopg2
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect, sync_playwright
-from processes import Process, answers, cannot_run, free_port, wait_for
+from support.processes import Process, answers, cannot_run, free_port, wait_for
+from support.procfile import read_procfile
+from support.servers import execute
 
 FIRST_PAGE = 30_000  # bytes transferred, htmx included
 
@@ -53,7 +54,7 @@ def production(site, site_bin, variant, postgres, redis, tmp_path_factory):
         "DJANGO_SUPERUSER_PASSWORD": "password",
         "TOKEN_WORK_SECONDS": "5",  # time to see progress, however late a poll comes
     }
-    sql(postgres.url(), f"CREATE DATABASE {database}")
+    execute(postgres.url(), f"CREATE DATABASE {database}")
     for command in (
         ["collectstatic", "--no-input"],
         ["migrate"],
@@ -63,9 +64,7 @@ def production(site, site_bin, variant, postgres, redis, tmp_path_factory):
             ["python", "manage.py", *command],
             cwd=site, env=environment, check=True, capture_output=True,
         )  # fmt: skip
-    commands = dict(
-        line.split(": ", 1) for line in (site / "Procfile").read_text().splitlines() if line
-    )
+    commands = read_procfile(site)
 
     def process(name, **variables):
         log = folder / f"{name}.log"
@@ -85,14 +84,6 @@ def production(site, site_bin, variant, postgres, redis, tmp_path_factory):
     finally:
         codes = [process.stop() for process in processes.values()]
     assert codes == [0, 0, 0]
-
-
-def sql(url, *statements):
-    connection = psycopg2.connect(url)
-    connection.autocommit = True
-    for statement in statements:
-        connection.cursor().execute(statement)
-    connection.close()
 
 
 @contextmanager
@@ -431,14 +422,14 @@ def test_errors_have_pages_of_the_same_look(chromium, production):
     with browse(chromium, production, expected=refused(500)) as page:
         page.goto("/")
         generate(page)
-        sql(production.database, "ALTER TABLE tokens_token RENAME TO elsewhere")
+        execute(production.database, "ALTER TABLE tokens_token RENAME TO elsewhere")
         try:
             button(page, "Generate").click()
             expect(heading(page, "Something went wrong")).to_be_visible()
             assert page.goto("/").status == 500
             check_accessibility(page)
         finally:
-            sql(production.database, "ALTER TABLE elsewhere RENAME TO tokens_token")
+            execute(production.database, "ALTER TABLE elsewhere RENAME TO tokens_token")
         page.goto("/")
         expect(tokens(page)).to_have_count(1)
 
@@ -448,7 +439,7 @@ def test_without_a_database_pages_say_so_and_come_back(chromium, production):
     with browse(chromium, production, expected=refused(503)) as page:
         page.goto("/")
         generate(page)
-        sql(
+        execute(
             production.postgres,
             f"ALTER DATABASE {name} ALLOW_CONNECTIONS false",
             f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'",
@@ -460,7 +451,7 @@ def test_without_a_database_pages_say_so_and_come_back(chromium, production):
             # The other pages do not need it.
             assert page.request.get("/nowhere/").status == 404
         finally:
-            sql(production.postgres, f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+            execute(production.postgres, f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
         page.goto("/")
         expect(tokens(page)).to_have_count(1)
 

@@ -1,47 +1,24 @@
-"""The site in Docker, on a real engine: what compose.yaml starts, and the production image.
-
-Where no engine answers, DOCKER_ENGINE may name a command that starts one.
-"""
+"""The site in Docker, on a real engine: what compose.yaml starts, and the production image."""
 
 import json
-import os
 import re
-import shlex
 import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
-from secrets import token_hex
 
 import pytest
 import yaml
-from conftest import bake
-from processes import CI, answers, cannot_run, free_port, wait_for
-from test_make import Visitor as OneTryVisitor
+from support.docker import GID, PRODUCTION, UID, Project, docker, inspect
+from support.http import Visitor
+from support.processes import answers, wait_for
 
 # One at a time: they share the engine's cache, and two of them would share two cores.
 pytestmark = pytest.mark.xdist_group("docker")
 
-# Root's files would belong to root whatever the containers did, so root stands in for another.
-UID, GID = (os.getuid(), os.getgid()) if os.getuid() else (1234, 1235)
-
-# Where the real home has it: the tests have one of their own.
-DOCKER_CONFIG = os.environ.get("DOCKER_CONFIG") or os.path.expanduser("~/.docker")
-ENVIRONMENT = os.environ | {"DOCKER_CONFIG": DOCKER_CONFIG, "BUILDKIT_PROGRESS": "plain"}
-for name in ("COMPOSE_FILE", "DOMAIN", "PORT"):  # each project has its own in its .env
-    ENVIRONMENT.pop(name, None)
-
 SITE = {"clock", "web", "worker"}
 SERVICES = SITE | {"db", "redis"}
-
-PRODUCTION = {
-    "SECRET_KEY": "0123456789abcdef" * 4,
-    "ALLOWED_HOSTS": "localhost",
-    "DATABASE_URL": "postgres://postgres:postgres@db:5432/postgres",
-    "REDIS_URL": "redis://redis:6379/0",
-    "HTTPS": "false",
-}
 
 # What the production image may add to its base, in MB (10**6 bytes). Measured with Django 6.1: 62.3
 # for the packages with their bytecode, 0.1 for the code, and 3.6 for its bytecode and the static
@@ -49,123 +26,12 @@ PRODUCTION = {
 IMAGE_BOUND = 73
 
 
-def docker(*arguments, check=True, variables=None, **options):
-    """Run docker and return what it printed; raise if it fails."""
-    done = subprocess.run(
-        ["docker", *map(str, arguments)],
-        env=ENVIRONMENT | (variables or {}),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        **options,
-    )
-    assert not check or done.returncode == 0, f"docker {arguments}\n{done.stdout[-5000:]}"
-    return done.stdout.strip()
-
-
-def start_engine():
-    if command := os.environ.get("DOCKER_ENGINE"):
-        subprocess.run(shlex.split(command), check=True)
-
-
-def engine_answers():
-    if not shutil.which("docker"):
-        return False
-    return subprocess.run(["docker", "info"], capture_output=True, env=ENVIRONMENT).returncode == 0
-
-
-@pytest.fixture(scope="session")
-def engine():
-    """An engine that answers."""
-    if CI and sys.platform == "darwin":
-        pytest.skip("GitHub's machines with macOS have no Docker")
-    if not engine_answers():
-        start_engine()
-    if not engine_answers():
-        cannot_run("no Docker engine answers: start one, or set DOCKER_ENGINE to what does")
-
-
-class Project:
-    """A baked site of its own name and port, as a Compose project."""
-
-    def __init__(self, folder, **answers):
-        self.name = f"test_{token_hex(4)}"
-        self.site = bake(folder, project_slug=self.name, create_git_repo=False, **answers)
-        self.port = free_port()
-        values = {"PORT": self.port, "UID": UID, "GID": GID}
-        env = (self.site / ".env").read_text()
-        for name, value in values.items():
-            env = re.sub(rf"^{name}=.*", f"{name}={value}", env, flags=re.M)
-        (self.site / ".env").write_text(env)
-        if os.getuid() == 0:
-            subprocess.run(["chown", "-R", f"{UID}:{GID}", self.site], check=True)
-
-    @property
-    def address(self):
-        return f"http://localhost:{self.port}"
-
-    def compose(self, *arguments, **options):
-        return docker("compose", "--progress", "plain", *arguments, cwd=self.site, **options)
-
-    def exec(self, service, *command, **options):
-        return self.compose("exec", "--no-TTY", service, *command, **options)
-
-    def up(self, *arguments):
-        return self.compose("up", "--build", "--wait", *arguments)
-
-    def down(self):
-        self.compose("down", "--volumes", "--remove-orphans")
-        docker("image", "rm", f"{self.name}-dev", check=False)
-
-    def states(self):
-        """Return service -> state of its container (the last one's), as `docker ps` has it."""
-        lines = self.compose("ps", "--all", "--format", "json").splitlines()
-        return {state["Service"]: state for state in map(json.loads, lines)}
-
-    def health(self, service):
-        return self.states()[service]["Health"]
-
-    def edit(self, name, old, new):
-        path = self.site / name
-        text = path.read_text()
-        assert old in text
-        path.write_text(text.replace(old, new))
-
-
-@pytest.fixture(scope="module")
-def project(engine, tmp_path_factory):
-    """A project that is up."""
-    project = Project(tmp_path_factory.mktemp("docker"))
-    try:
-        project.up()
-        yield project
-    finally:
-        project.down()
-
-
-class Visitor(OneTryVisitor):
-    """Tries again while the development server restarts itself."""
-
-    def open(self, path, data=None):
-        return wait_for(lambda: super(Visitor, self).open(path, data), 60, path)
-
-
-def check_walk(address):
-    """Make a token at once and one in the background."""
-    visitor = Visitor(address)
-    visitor.post("/generate/")
-    assert len(visitor.tokens()) == 1
-    visitor.post("/generate-in-background/")
-    wait_for(lambda: len(visitor.tokens()) == 2, 60, what="the token")
-    return visitor
-
-
 # --- The files -------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory):
-    return bake(tmp_path_factory.mktemp("files"), create_git_repo=False)
+def files(bake_session):
+    return bake_session(create_git_repo=False)
 
 
 def test_the_dockerfile_is_linted(files):
@@ -180,8 +46,8 @@ def test_the_dockerfile_is_linted(files):
     ("version", "data"),
     [("17", "/var/lib/postgresql/data"), ("18", "/var/lib/postgresql")],
 )
-def test_compose_accepts_its_file(engine, tmp_path, version, data):
-    site = bake(tmp_path, create_git_repo=False, postgres_version=version)
+def test_compose_accepts_its_file(engine, bake, version, data):
+    site = bake(create_git_repo=False, postgres_version=version)
     config = yaml.safe_load(docker("compose", "config", cwd=site))
     assert config["name"] == "my_site"
     services = config["services"]
@@ -199,39 +65,40 @@ def test_up_ends_with_every_service_healthy_and_the_tables_made(project):
     states = project.states()
     assert {name for name, state in states.items() if state["Health"] == "healthy"} == SERVICES
     assert (states["migrate"]["State"], states["migrate"]["ExitCode"]) == ("exited", 0)
-    visitor = check_walk(project.address)
-    assert "djDebug" in visitor.get()
+    visitor = project.visitor().walk()
+    assert "djDebug" in visitor.page()
 
 
 def test_edits_are_live(project):
     home = "tokens/templates/tokens/home.html"
     project.edit(home, "Random tokens", "Edited template")
-    wait_for(lambda: "Edited template" in Visitor(project.address).get())
+    wait_for(lambda: "Edited template" in project.visitor().page())
     project.edit("tokens/views.py", '"Deleted."', '"Edited view."')
-    visitor = Visitor(project.address)
+    visitor = project.visitor()
 
     def deleted():
-        token = re.search(r'name="token" value="([^"]+)"', visitor.get())
+        token = re.search(r'name="token" value="([^"]+)"', visitor.page())
         if not token:
-            visitor.post("/generate/")
+            visitor.generate()
             return False
-        return "Edited view." in visitor.post("/delete/", token=token[1])
+        visitor.post("/delete/", token=token[1])
+        return "Edited view." in visitor.page()
 
     wait_for(deleted, 60)
     project.edit("tokens/jobs.py", "value=new_value()", "value='f' * 64")
-    wait_for(lambda: made_in_background(project.address) == "f" * 64, 90)
+    wait_for(lambda: made_in_background(project) == "f" * 64, 90)
     project.edit("tokens/clock.py", "def tick():", "# edited\ndef tick():")
     wait_for(lambda: "1 change detected" in project.compose("logs", "clock"), 60)
     project.edit("tokens/jobs.py", "value='f' * 64", "value=new_value()")
-    wait_for(lambda: made_in_background(project.address) != "f" * 64, 90)
+    wait_for(lambda: made_in_background(project) != "f" * 64, 90)
     # As it was, for the tests that come after.
     project.edit("tokens/views.py", '"Edited view."', '"Deleted."')
     project.edit(home, "Edited template", "Random tokens")
 
 
-def made_in_background(address):
-    visitor = Visitor(address)
-    visitor.post("/generate-in-background/")
+def made_in_background(project):
+    visitor = project.visitor()
+    visitor.generate_in_background()
     return wait_for(visitor.tokens, 60)[0]
 
 
@@ -258,23 +125,23 @@ def test_the_sites_own_tests_pass_in_a_container(project):
 
 
 def test_it_goes_on_when_its_services_come_back(project):
-    visitor = check_walk(project.address)
+    visitor = project.visitor().walk()
     project.compose("restart", "db")
     project.compose("restart", "redis")
     project.up()
-    check_walk(project.address)
+    project.visitor().walk()
     project.compose("kill", "worker")
-    visitor.post("/generate-in-background/")
+    visitor.generate_in_background()
     assert len(visitor.tokens()) == 2
     project.up()
     wait_for(lambda: len(visitor.tokens()) == 3, 60, what="the token")
-    check_walk(project.address)
+    project.visitor().walk()
 
 
 @pytest.mark.slow
 def test_the_worker_outlives_an_emptied_redis_and_stays_healthy(project):
     project.exec("redis", "redis-cli", "flushall")
-    check_walk(project.address)
+    project.visitor().walk()
     check = project.states()["worker"]["Name"]
     since = time.time()
     # Two of its health checks later: RQ's registration is gone, the heartbeats are not.
@@ -318,10 +185,10 @@ def test_a_process_that_hangs_is_unhealthy(project):
 def test_three_workers_share_the_jobs(project):
     try:
         project.up("--scale", "worker=3")
-        visitors = [Visitor(project.address) for _ in range(3)]
+        visitors = [project.visitor() for _ in range(3)]
         for visitor in visitors:
             for _ in range(3):
-                visitor.post("/generate-in-background/")
+                visitor.generate_in_background()
         for visitor in visitors:
             wait_for(lambda v=visitor: len(v.tokens()) == 3, 120, what="the tokens")
         names = docker("ps", "--filter", f"name={project.name}-worker", "--format", "{{.Names}}")
@@ -333,7 +200,7 @@ def test_three_workers_share_the_jobs(project):
 
 
 def test_everything_stops_within_ten_seconds_and_the_data_stays(project):
-    visitor = check_walk(project.address)
+    visitor = project.visitor().walk()
     # What takes longer is killed, and its exit code is 137.
     project.compose("stop", "--timeout", "10")
     states = project.states()
@@ -344,11 +211,11 @@ def test_everything_stops_within_ten_seconds_and_the_data_stays(project):
 
 
 @pytest.mark.slow
-def test_two_projects_run_side_by_side(project, tmp_path):
-    other = Project(tmp_path)
+def test_two_projects_run_side_by_side(project, bake):
+    other = Project(bake)
     try:
         other.up()
-        visitors = [check_walk(one.address) for one in (project, other)]
+        visitors = [one.visitor().walk() for one in (project, other)]
         assert not set(visitors[0].tokens()) & set(visitors[1].tokens())
         other.down()
         assert answers(f"{project.address}/readyz")
@@ -387,10 +254,6 @@ def run(project, image):
     docker("rm", "--force", *names)
 
 
-def inspect(name, field):
-    return json.loads(docker("inspect", "--format", f"{{{{json .{field}}}}}", name))
-
-
 def in_image(image, *command):
     return docker("run", "--rm", image, *command)
 
@@ -403,8 +266,8 @@ def test_production_runs_on_a_read_only_root_and_stops_on_sigterm(project, run):
     try:
         worker = run(*["python", "manage.py", "rqworker", "--serializer", "json"])
         clock = run(*["python", "manage.py", "clock"])
-        visitor = check_walk(address)
-        assert "djDebug" not in visitor.get()
+        visitor = Visitor(address).walk()
+        assert "djDebug" not in visitor.page()
         for name in (web, worker, clock):
             docker("stop", "--time", "10", name)
             assert inspect(name, "State.ExitCode") == 0

@@ -2,8 +2,6 @@
 
 import concurrent.futures
 import contextlib
-import http.client
-import io
 import itertools
 import json
 import os
@@ -14,20 +12,20 @@ import signal
 import socket
 import subprocess
 import sys
-import tarfile
 import threading
 import time
-from http.cookies import SimpleCookie
 from pathlib import Path
-from urllib.parse import urlencode
 from uuid import uuid4
 
 import jsonschema
 import psycopg2
 import pytest
 import redis as redis_client
-from conftest import bake, site_environment
-from processes import Postgres, Process, Redis, find_program, free_port, wait_for
+from support.http import Visitor
+from support.processes import Process, find_program, free_port, wait_for
+from support.procfile import read_procfile
+from support.pythons import site_environment
+from support.servers import Postgres, Redis
 
 HOST = "my-site-0123456789ab.herokuapp.com"
 SECRET_KEY = "0123456789abcdef" * 4
@@ -100,11 +98,10 @@ class Slug:
         archive = subprocess.run(
             ["git", "archive", "HEAD"], cwd=site, check=True, capture_output=True
         ).stdout
-        with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
-            tar.extractall(folder, filter="data")
+        folder.mkdir()
+        subprocess.run(["tar", "-x"], cwd=folder, input=archive, check=True)
         self.bin = site_environment(folder, django_version, "requirements.txt", plain_pip=True)
-        lines = (folder / "Procfile").read_text().splitlines()
-        self.procfile = dict(line.split(": ", 1) for line in lines)
+        self.procfile = read_procfile(folder)
 
     def environment(self, dyno, **config):
         """Return all that a process sees: its dyno's variables and the app's config vars."""
@@ -179,78 +176,29 @@ class Dyno(Process):
         super().__exit__(*exc)
 
 
-class Response:
-    def __init__(self, response):
-        self.status = response.status
-        self.headers = response.headers
-        self.text = response.read().decode(errors="replace")  # a static file may be compressed
+class Browser(Visitor):
+    """A visitor whose requests come by way of Heroku's router."""
 
-    @property
-    def cookies(self):
-        cookies = SimpleCookie()
-        for line in self.headers.get_all("Set-Cookie", []):
-            cookies.load(line)
-        return cookies
-
-
-class Browser:
-    """A visitor, whose requests come by way of Heroku's router."""
-
-    def __init__(self, port, address="192.0.2.1"):
+    def __init__(self, port, client="192.0.2.1"):
+        super().__init__(f"http://127.0.0.1:{port}")
         self.port = port
-        self.address = address
-        self.cookies = {}
+        self.client = client
 
     def headers(self, host=HOST, https=True, request_id=None, encoding="identity"):
-        """Return what the router adds, and the browser's cookies and origin."""
+        """Return what the router adds, and the browser's own."""
         scheme = "https" if https else "http"
-        return {
+        router = {
             "Host": host,
             "Accept-Encoding": encoding,
             "Origin": f"{scheme}://{host}",
-            "Cookie": "; ".join(f"{name}={value}" for name, value in self.cookies.items()),
-            "X-Forwarded-For": f"10.9.8.7, {self.address}",
+            "X-Forwarded-For": f"10.9.8.7, {self.client}",
             "X-Forwarded-Port": "443" if https else "80",
             "X-Forwarded-Proto": scheme,
             "X-Request-ID": request_id or str(uuid4()),
             "X-Request-Start": str(int(time.time() * 1000)),
             "Via": "1.1 heroku-router",
         }
-
-    def request(self, method, path, body=None, **router):
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
-        headers = self.headers(**router)
-        if body is not None:
-            headers["Content-Type"] = "application/x-www-form-urlencoded"
-        with contextlib.closing(connection):
-            connection.request(method, path, body, headers)
-            response = Response(connection.getresponse())
-        for name, cookie in response.cookies.items():
-            self.cookies[name] = cookie.value
-        return response
-
-    def get(self, path="/", **router):
-        return self.request("GET", path, **router)
-
-    def form(self, page="/", **data):
-        """Return the body of a form as the page has it, with its CSRF token."""
-        csrf = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', self.get(page).text)[1]
-        return urlencode(data | {"csrfmiddlewaretoken": csrf})
-
-    def post(self, path, page="/", **data):
-        return self.request("POST", path, self.form(page, **data))
-
-    def generate(self):
-        assert self.post("/generate/").status == 302
-
-    def generate_in_background(self):
-        assert self.post("/generate-in-background/").status == 302
-
-    def tokens(self):
-        return re.findall(r"<code>([0-9a-f]{64})</code>", self.get().text)
-
-    def ids(self):
-        return re.findall(r'<li id="token-([0-9a-f-]{36})"', self.get().text)
+        return super().headers(**router)
 
 
 class App:
@@ -296,6 +244,10 @@ class App:
 
 def port_of(dynos):
     return int(dynos["web"].environment["PORT"])
+
+
+def address_of(dynos):
+    return f"http://127.0.0.1:{port_of(dynos)}"
 
 
 @pytest.fixture(scope="module")
@@ -430,12 +382,11 @@ APP_JSON = {
 
 
 @pytest.mark.parametrize("answers", [{}, {"project_name": "N" * 100, "description": "D" * 200}])
-def test_app_json_is_valid(answers, tmp_path):
-    site = bake(tmp_path, project_slug="my_site", create_git_repo=False, **answers)
+def test_app_json_is_valid(answers, bake):
+    site = bake(project_slug="my_site", create_git_repo=False, **answers)
     manifest = json.loads((site / "app.json").read_text())
     jsonschema.validate(manifest, APP_JSON)
-    lines = (site / "Procfile").read_text().splitlines()
-    assert set(manifest["formation"]) == {line.partition(":")[0] for line in lines} - {"release"}
+    assert set(manifest["formation"]) == set(read_procfile(site)) - {"release"}
 
 
 @pytest.mark.slow
@@ -571,7 +522,7 @@ POLICY = {
 }
 
 HEADERS = {
-    "Strict-Transport-Security": f"max-age={YEAR}; includeSubDomains; preload",
+    "Strict-Transport-Security": f"max-age={YEAR}; includeSubDomains",
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "same-origin",
@@ -711,7 +662,7 @@ def test_guessing_passwords_ends_after_a_few(browser, accounts):
     guesser = Browser(browser.port, f"2001:db8::{secrets.token_hex(2)}")
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         texts = pool.map(
-            lambda i: log_in(Browser(browser.port, guesser.address), "root", f"wrong {i}").text,
+            lambda i: log_in(Browser(browser.port, guesser.client), "root", f"wrong {i}").text,
             range(12),
         )
         refused = [text for text in texts if "Too many attempts" in text]
@@ -725,10 +676,10 @@ def test_a_new_secret_key_keeps_the_tokens_while_the_old_one_is_a_fallback(app, 
     tokens = browser.tokens()
     rotated = {"SECRET_KEY": "fedcba9876543210" * 4}
     with app.formation("web", **rotated, SECRET_KEY_FALLBACKS=SECRET_KEY) as new:
-        browser.port = port_of(new)
+        browser.address = address_of(new)
         assert browser.tokens() == tokens
     with app.formation("web", **rotated) as new:
-        browser.port = port_of(new)
+        browser.address = address_of(new)
         assert browser.tokens() == []
 
 
@@ -814,7 +765,7 @@ def test_sigterm_to_all_at_once_loses_no_request_and_no_job(app, tls_postgres):
         posting = []
         # Their forms first: a request that is half-way occupies one of the six threads.
         for visitor, body in [(browser, browser.form().encode()) for browser in browsers]:
-            connection = http.client.HTTPConnection("127.0.0.1", visitor.port, timeout=30)
+            connection = visitor.connect()
             connection.putrequest("POST", "/generate/", skip_host=True)
             for name, value in visitor.headers().items():
                 connection.putheader(name, value)
@@ -841,5 +792,5 @@ def test_sigterm_to_all_at_once_loses_no_request_and_no_job(app, tls_postgres):
 
     with app.formation() as dynos:
         for visitor in visitors:
-            visitor.port = port_of(dynos)
+            visitor.address = address_of(dynos)
             wait_for(lambda visitor=visitor: len(visitor.tokens()) == 4, 150, "the tokens")

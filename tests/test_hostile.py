@@ -16,25 +16,30 @@ from collections import Counter
 from pathlib import Path
 
 import cookiecutter.hooks
-import cookiecutter.prompt
 import jinja2
 import pytest
 import yaml
-from conftest import DJANGO_VERSIONS, TEMPLATE, site_environment
 from cookiecutter.exceptions import FailedHookException
-from cookiecutter.main import cookiecutter as bake_with
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
-from test_bake import CHOICES, check_tree
-from test_hooks import cookiecutter as run_cookiecutter
-from test_site import run
+from support.commands import cookiecutter as run_cookiecutter
+from support.commands import run
+from support.pythons import site_environment
+from support.template import (
+    CHOICES,
+    DEFAULTS,
+    DJANGO_VERSIONS,
+    SOURCE,
+    TEMPLATE,
+    check_tree,
+    literal,
+)
 
 # To try the answers of one run again: HOSTILE_SEED=<the seed that it printed>.
 SEED = os.environ.get("HOSTILE_SEED")
 
 LICENSES = CHOICES["license"]
 TEXTS = ["project_name", "description", "author_name"]
-DEFAULTS = json.loads((TEMPLATE / "cookiecutter.json").read_text())
 
 # Runs, if any format takes an answer for code: Python, a shell, Make, Django's templates.
 CODE = "__import__('builtins').__dict__.setdefault('HACKED', 1)"
@@ -92,7 +97,7 @@ ANSWERS = st.fixed_dictionaries(
 
 @pytest.fixture(scope="module")
 def in_process():
-    """Let Cookiecutter take answers from a dictionary, run hooks here, compile templates once.
+    """Let Cookiecutter run hooks here and compile templates once.
 
     That is what makes a bake slow. A hook still comes as Cookiecutter has rendered it.
     """
@@ -116,30 +121,22 @@ def in_process():
         finally:
             os.chdir(before)
 
-    answers = {}
-
-    def answer(question, default, *rest):
-        if isinstance(default, list):
-            default = default[0]
-        return answers.get(question, default)
-
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(jinja2.Environment, "compile", compile_once)
         monkeypatch.setattr(cookiecutter.hooks, "run_script", run_hook)
-        for kind in ("variable", "choice", "yes_no"):
-            monkeypatch.setattr(cookiecutter.prompt, f"read_user_{kind}", answer)
-        yield answers
+        yield
 
 
-def bake_typed(template, folder, answers, given):
-    """Bake with answers as if they were typed, in this process."""
-    answers.clear()
-    answers.update(given, create_git_repo=False)
-    return Path(bake_with(str(template), output_dir=str(folder), default_config=True))
+def as_given(answers):
+    """Return the answers to bake with so that each one is taken as it stands."""
+    literals = {
+        name: answer if name in CHOICES else literal(answer) for name, answer in answers.items()
+    }
+    return literals | {"create_git_repo": False}
 
 
 @pytest.fixture(scope="module")
-def small_template(tmp_path_factory, in_process):
+def small_template(tmp_path_factory, bake_session, in_process):
     """The template without the files that come out the same whatever is typed.
 
     Which ones those are is found out by baking.
@@ -148,21 +145,20 @@ def small_template(tmp_path_factory, in_process):
     typed = [dict.fromkeys(TEXTS, f"{letter}x") for letter in "ab"]
     typed[0] |= {"author_email": "a@example.com", "project_slug": "ax"}
     typed[1] |= {"author_email": "b@example.com", "project_slug": "bx"}
-    sites = [bake_typed(TEMPLATE, folder, in_process, answers) for answers in typed]
+    sites = [bake_session(**as_given(answers)) for answers in typed]
     same = shutil.ignore_patterns(".*", "__pycache__", "tests")
     template = folder / "template"
     shutil.copytree(TEMPLATE, template, ignore=same)
-    source = TEMPLATE / "{{cookiecutter.project_slug}}"
     kept = {".env.example"}  # the hook makes .env from it
-    for path in source.rglob("*"):
-        name = re.sub(r"{#.*#}", "", str(path.relative_to(source)))
+    for path in SOURCE.rglob("*"):
+        name = re.sub(r"{#.*#}", "", str(path.relative_to(SOURCE)))
         if path.is_file() and (sites[0] / name).is_file():
             one, other = ((site / name).read_bytes() for site in sites)
             if one != other:
                 kept.add(name)
             elif name not in kept:
                 (template / path.relative_to(TEMPLATE)).unlink(missing_ok=True)
-    shutil.copy(source / ".env.example", template / source.name)
+    shutil.copy(SOURCE / ".env.example", template / SOURCE.name)
     assert kept == {
         *(".env.example", "LICENSE", "README.md", "app.json", "deploy/compose.yaml"),
         *("config/project.py", "pyproject.toml"),
@@ -218,13 +214,13 @@ def new_seed(part):
     return int(SEED) if SEED else random.Random(f"{commit.stdout} {part}").randrange(2**32)
 
 
-def try_answers(count, part, template, folder, in_process, record_property):
+def try_answers(count, part, template, bake, folder, record_property):
     """Try so many examples of hostile answers; report their seed and what became of them."""
     number = new_seed(part)
     print(f"HOSTILE_SEED={number}")  # shown if the test fails
     outcomes = Counter()
-    sites = folder / "sites"
-    (sites / "Empty").mkdir(parents=True)
+    sites = folder / "cookies"  # where pytest-cookies makes a folder for each bake
+    (sites / "Empty").mkdir()
     (sites / "mine").write_text("mine")
     before = set(folder.rglob("*"))
 
@@ -239,7 +235,7 @@ def try_answers(count, part, template, folder, in_process, record_property):
     @given(ANSWERS)
     def check(given):
         try:
-            site = bake_typed(template, sites, in_process, given)
+            site = bake(template, **as_given(given))
         except FailedHookException as refusal:
             outcomes["refused"] += 1
             check_refused(str(refusal), given, folder, before)
@@ -248,7 +244,7 @@ def try_answers(count, part, template, folder, in_process, record_property):
             try:
                 check_baked(site, given)
             finally:
-                shutil.rmtree(site)
+                shutil.rmtree(site.parent)
             assert set(folder.rglob("*")) == before
         assert not hasattr(builtins, "HACKED")
 
@@ -261,16 +257,14 @@ def try_answers(count, part, template, folder, in_process, record_property):
     record_property("hostile answers", f"seed {number}: {dict(outcomes)}")
 
 
-def test_hostile_answers_are_refused_or_read_back(
-    small_template, tmp_path, in_process, record_property
-):
-    try_answers(300, "few", small_template, tmp_path, in_process, record_property)
+def test_hostile_answers_are_refused_or_read_back(small_template, bake, tmp_path, record_property):
+    try_answers(300, "few", small_template, bake, tmp_path, record_property)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("part", range(20))
-def test_thousands_of_hostile_answers(part, small_template, tmp_path, in_process, record_property):
-    try_answers(1000, part, small_template, tmp_path, in_process, record_property)
+def test_thousands_of_hostile_answers(part, small_template, bake, tmp_path, record_property):
+    try_answers(1000, part, small_template, bake, tmp_path, record_property)
 
 
 @pytest.mark.parametrize("part", range(2))

@@ -3,98 +3,32 @@
 import os
 import re
 import shutil
-import signal
 import socket
 import subprocess
-import urllib.request
-from http.cookiejar import CookieJar
-from urllib.parse import urlencode
 
 import pytest
-from conftest import TEMPLATE, bake, find_pythons, site_environment
-from processes import Process, answers, cannot_run, free_port, wait_for
-
-
-class Visitor:
-    """A visitor without a browser, who keeps cookies and follows redirects."""
-
-    def __init__(self, address):
-        self.address = address
-        self.cookies = CookieJar()
-        keeper = urllib.request.HTTPCookieProcessor(self.cookies)
-        self.opener = urllib.request.build_opener(keeper)
-
-    def open(self, path, data=None):
-        with self.opener.open(self.address + path, data, timeout=30) as response:
-            return response.read().decode()
-
-    def get(self, path="/"):
-        return self.open(path)
-
-    def post(self, path, **data):
-        (csrf,) = re.findall(r'name="csrfmiddlewaretoken" value="(\w+)"', self.get())
-        return self.open(path, urlencode(data | {"csrfmiddlewaretoken": csrf}).encode())
-
-    def tokens(self):
-        return re.findall(r"<code>([0-9a-f]{64})</code>", self.get())
-
-
-@pytest.fixture
-def developed(tmp_path):
-    """A site whose .venv is there already: installing it is tested by `make demo`."""
-    site = bake(tmp_path)
-    (site / ".venv").symlink_to(site_environment(site, "6.1").parent)
-    # Older than what was installed from it, so that make installs nothing into the shared one.
-    os.utime(site / "requirements-dev.txt", (0, 0))
-    return site
-
-
-def make(folder, target, log, **environment):
-    environment = os.environ | {"PORT": str(free_port())} | environment
-    command = ["make", "--no-print-directory", target]
-    return Process(
-        command, log, env=environment, cwd=folder
-    ), f"http://localhost:{environment['PORT']}"
-
-
-def interrupt(process):
-    """Press Ctrl-C; assert that every process ends."""
-    process.send_group(signal.SIGINT)
-    process.wait()
-    wait_for(lambda: not process.children(), what="every process to end")
-
-
-def wait_for_start(address, process):
-    def started():
-        assert process.popen.poll() is None, process.output
-        return answers(f"{address}/readyz")
-
-    wait_for(started, 400, what=process.log)
-
-
-def check_walk(address, process):
-    wait_for_start(address, process)
-    visitor = Visitor(address)
-    visitor.post("/generate-in-background/")
-    wait_for(visitor.tokens, what="the token")
-    return visitor
+from support.commands import check_walk, edit, interrupt, make, wait_for_start
+from support.http import Visitor
+from support.processes import cannot_run, wait_for
+from support.pythons import find_pythons
+from support.template import TEMPLATE, copy_template
 
 
 def test_dev_carries_its_own_queue_and_keeps_the_data(developed, tmp_path):
     process, address = make(developed, "dev", tmp_path / "log")
     with process:
         visitor = check_walk(address, process)
-        assert "djDebug" in visitor.get()
+        assert "djDebug" in visitor.page()
         interrupt(process)
     with process:
         wait_for_start(address, process)
-        assert len(visitor.tokens()) == 1
+        assert len(visitor.tokens()) == 2
         interrupt(process)
 
 
 def token_of_a_new_visitor(address):
     visitor = Visitor(address)
-    visitor.post("/generate-in-background/")
+    visitor.generate_in_background()
     (token,) = wait_for(visitor.tokens, 10, what="the token")
     return token
 
@@ -104,10 +38,10 @@ def test_dev_reloads_what_is_edited(developed, tmp_path):
     with process:
         wait_for_start(address, process)
         template = developed / "tokens/templates/tokens/home.html"
-        template.write_text(template.read_text().replace("Random tokens", "Edited template"))
-        wait_for(lambda: "Edited template" in Visitor(address).get())
+        edit(template, ("Random tokens", "Edited template"))
+        wait_for(lambda: "Edited template" in Visitor(address).page())
         jobs = developed / "tokens/jobs.py"
-        jobs.write_text(jobs.read_text().replace("value=new_value()", "value='f' * 64"))
+        edit(jobs, ("value=new_value()", "value='f' * 64"))
         # What is edited before the server's first look at the files is no change to it.
         wait_for(lambda: jobs.touch() or "jobs.py changed" in process.output)
         wait_for(lambda: token_of_a_new_visitor(address) == "f" * 64, 60)
@@ -164,9 +98,7 @@ def test_a_missing_env_file_is_made_with_a_fresh_key(developed):
 
 @pytest.mark.slow
 def test_demo_works_on_a_fresh_clone_with_an_empty_home(tmp_path):
-    clone = tmp_path / "a clone"
-    ignore = shutil.ignore_patterns(".git", ".venv", ".cache", ".demo", "__pycache__")
-    shutil.copytree(TEMPLATE, clone, ignore=ignore)
+    clone = copy_template(tmp_path / "a clone")
     home = tmp_path / "home"
     home.mkdir()
     process, address = make(clone, "demo", tmp_path / "log", HOME=str(home))
@@ -175,7 +107,7 @@ def test_demo_works_on_a_fresh_clone_with_an_empty_home(tmp_path):
         interrupt(process)
     with process:
         wait_for_start(address, process)
-        assert len(visitor.tokens()) == 1
+        assert len(visitor.tokens()) == 2
         interrupt(process)
 
 
@@ -190,9 +122,7 @@ def test_demo_bakes_the_lts_where_python_is_older(tmp_path):
     pythons = find_pythons()
     if (3, 11) not in pythons:
         cannot_run("no Python 3.11 was found")
-    clone = tmp_path / "clone"
-    ignore = shutil.ignore_patterns(".git", ".venv", ".cache", ".demo", "__pycache__")
-    shutil.copytree(TEMPLATE, clone, ignore=ignore)
+    clone = copy_template(tmp_path / "clone")
     programs = tmp_path / "bin"
     programs.mkdir()
     for name in PROGRAMS.split():

@@ -10,11 +10,11 @@ import re
 import subprocess
 from types import SimpleNamespace
 
-import psycopg2
 import pytest
-from conftest import MILLION_TOKENS
-from processes import Process, answers, free_port, wait_for
-from test_make import Visitor
+from support.http import Visitor
+from support.million import MILLION_TOKENS
+from support.processes import Process, answers, free_port, wait_for
+from support.servers import execute
 
 pytestmark = [
     pytest.mark.slow,
@@ -69,18 +69,6 @@ def production(site, site_bin, postgres, redis, tmp_path_factory):
         yield SimpleNamespace(address=address, manage=manage, url=postgres.url("plans"))
 
 
-def execute(url, *statements):
-    """Execute the statements; return the rows of the last one that has any."""
-    connection = psycopg2.connect(url)
-    connection.autocommit = True
-    with connection.cursor() as cursor:
-        for statement in statements:
-            cursor.execute(statement)
-        rows = cursor.fetchall() if cursor.description else None
-    connection.close()
-    return rows
-
-
 @pytest.fixture
 def indexes(postgres, production):
     """A function that does something, checks each plan, and returns the indexes it used."""
@@ -121,14 +109,11 @@ def visitor(production):
     """A visitor at the limit."""
     visitor = Visitor(production.address)
     for _ in range(9):
-        visitor.post("/generate/")
-    visitor.post("/generate-in-background/")
-    assert "have 10 tokens" in visitor.post("/generate/")
+        visitor.generate()
+    visitor.generate_in_background()
+    visitor.generate()
+    assert "have 10 tokens" in visitor.page()
     return visitor
-
-
-def ids(visitor, state):
-    return re.findall(rf'<li id="token-(\S+)" class="token {state}"', visitor.get())
 
 
 LIST = "token_visitor_created"
@@ -137,25 +122,25 @@ UNREADY = "token_unready"
 
 
 def test_a_visitors_pages_take_the_list_from_its_index(visitor, indexes):
-    assert indexes(visitor.get) == {LIST}
-    assert indexes(visitor.get, "/delete-all/") == {LIST}
-    (pending,) = ids(visitor, "pending")
-    assert indexes(visitor.get, f"/progress/?token={pending}") in ({LIST}, {KEY})
+    assert indexes(visitor.page) == {LIST}
+    assert indexes(visitor.page, "/delete-all/") == {LIST}
+    (pending,) = visitor.ids("pending")
+    assert indexes(visitor.page, f"/progress/?token={pending}") in ({LIST}, {KEY})
 
 
 def test_what_a_visitor_changes_is_found_by_an_index(visitor, indexes, production):
-    ready = ids(visitor, "ready")
+    ready = visitor.ids("ready")
     assert indexes(visitor.post, "/delete/", token=ready[0]) <= {LIST, KEY}
     assert indexes(visitor.post, "/generate/") == {LIST}
-    (pending,) = ids(visitor, "pending")
+    (pending,) = visitor.ids("pending")
     fail = f"from tokens import jobs; jobs.fail('{pending}')"
     assert indexes(production.manage, "shell", "--no-imports", "-c", fail) <= {KEY, UNREADY}
-    assert ids(visitor, "failed") == [pending]
+    assert visitor.ids("failed") == [pending]
     assert indexes(visitor.post, "/retry/", token=pending) <= {LIST, KEY, UNREADY}
-    assert len(ids(visitor, "pending")) == 1
+    assert len(visitor.ids("pending")) == 1
     job = ["rqworker", "--serializer", "json", "--burst"]
     assert indexes(production.manage, *job) <= {KEY, UNREADY}
-    assert len(ids(visitor, "ready")) == 10
+    assert len(visitor.ids("ready")) == 10
     assert indexes(visitor.post, "/delete-all/") == {LIST}
 
 
@@ -174,7 +159,7 @@ def test_the_clock_finds_what_is_due_by_an_index(indexes, production):
 
 def test_the_admin_lists_and_filters_by_an_index(indexes, production):
     staff = Visitor(production.address)
-    staff.post("/admin/login/?next=/admin/", username="admin", password="password")
+    staff.post("/admin/login/", "/admin/login/", username="admin", password="password")
     path = "/admin/tokens/token/"
     for query, index in (
         ("", "token_created"),
@@ -184,7 +169,7 @@ def test_the_admin_lists_and_filters_by_an_index(indexes, production):
         ("?state__exact=failed", UNREADY),
         ("?created__gte=2000-01-01+00:00:00Z", "token_created"),
     ):
-        assert indexes(staff.get, path + query) == {index}
-    assert "1000 tokens" in staff.get(path)
+        assert indexes(staff.page, path + query) == {index}
+    assert "1000 tokens" in staff.page(path)
     ((token,),) = execute(production.url, "SELECT id FROM tokens_token LIMIT 1")
-    assert indexes(staff.get, f"{path}{token}/change/") == {KEY}
+    assert indexes(staff.page, f"{path}{token}/change/") == {KEY}

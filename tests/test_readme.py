@@ -5,14 +5,12 @@ import itertools
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from conftest import TEMPLATE, bake
-from test_make import developed  # noqa: F401  (a fixture)
+from support.template import TEMPLATE, copy_template
 
 WORDS_PER_MINUTE = 200
 
@@ -23,7 +21,7 @@ COMMANDS = {
     r"make test( SLOW=1)?": ".ci/run, and tests/test_site.py for the site",
     r"\.venv/bin/python manage\.py makemigrations": "here",
     r"\.venv/bin/python manage\.py createsuperuser": "tests/test_browser.py",
-    r"uvx (cookiecutter|cruft) .*": "tests/test_hooks.py",
+    r"uvx (cookiecutter|cruft) .*": "tests/test_cookiecutter.py, tests/test_cruft.py",
     r"docker (push|secret|service|stack|swarm) .*": "tests/test_scale.py, without a registry",
     r"openssl rand .*": "tests/test_scale.py, with another key",
     r"docker .*": "tests/test_docker.py",
@@ -36,14 +34,14 @@ COMMANDS = {
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    return bake(tmp_path_factory.mktemp("readme"), create_git_repo=False)
+def site(bake_session):
+    return bake_session(create_git_repo=False)
 
 
 @pytest.fixture(scope="module")
 def documents(site):
     """Every README and its like, by its path."""
-    paths = [*TEMPLATE.glob("*.md"), site / "README.md"]
+    paths = [*TEMPLATE.glob("*.md"), site / "README.md", *site.glob("docs/*.md")]
     return {path: path.read_text() for path in paths}
 
 
@@ -98,9 +96,9 @@ def test_every_command_is_one_that_a_test_runs(documents):
 
 def test_make_targets_that_are_named_exist(documents, site):
     for path, text in documents.items():
-        makefiles = {path.parent / "Makefile"}
+        makefiles = {site / "Makefile"}
         if path.parent == TEMPLATE:
-            makefiles.add(site / "Makefile")
+            makefiles.add(TEMPLATE / "Makefile")
         targets = set()
         for makefile in makefiles:
             targets |= set(re.findall(r"^([\w.]+):", makefile.read_text(), re.M))
@@ -112,8 +110,8 @@ def test_make_targets_that_are_named_exist(documents, site):
 # --- The site's ------------------------------------------------------------------------------
 
 
-def test_snippets_are_in_their_files(site):
-    text = (site / "README.md").read_text()
+def test_snippets_are_in_their_files(site, documents):
+    text = "\n".join(text for path, text in documents.items() if path.is_relative_to(site))
     snippets = re.findall(r"^<!-- file: (\S+) -->\n```\w*\n(.*?)^```", text, re.M | re.S)
     assert len(snippets) == text.count("<!-- file: ") > 0
     for name, snippet in snippets:
@@ -131,10 +129,8 @@ def test_the_settings_are_those_of_the_code(site):
         ):
             name, *default = node.args
             defaults[name.value] = default[0] if default else None
-    gunicorn = (site / "gunicorn.conf.py").read_text()
     example = (site / ".env.example").read_text()
     others = {
-        *re.findall(r'environ\.get\("([A-Z_]+)"', gunicorn),
         *re.findall(r"^(?:# )?([A-Z_]+)=", example, re.M),
         "DYNO",
     }
@@ -144,7 +140,7 @@ def test_the_settings_are_those_of_the_code(site):
     for name, default in defaults.items():
         if isinstance(default, ast.Constant):
             expected = f"`{default.value}`" if default.value != "" else "none"
-            assert table[name] == expected or name == "REDIS_URL", name
+            assert table[name] == expected or name in {"DATABASE_URL", "REDIS_URL"}, name
 
 
 def test_files_that_are_named_exist(site):
@@ -158,7 +154,7 @@ def test_the_sites_readme_is_read_in_half_an_hour(site):
     assert len(words) < 30 * WORDS_PER_MINUTE
 
 
-def test_the_commands_of_a_moment_work(developed):  # noqa: F811  (the fixture)
+def test_the_commands_of_a_moment_work(developed):
     for command, typed in {
         "make lint": "",
         "make format": "",
@@ -203,9 +199,7 @@ def test_the_questions_are_those_of_the_template():
 @pytest.mark.slow
 def test_deps_pins_everything_anew(tmp_path):
     """What it picks depends on the day; each lock must still be one, with hashes."""
-    clone = tmp_path / "clone"
-    ignore = shutil.ignore_patterns(".git", ".venv", ".cache", ".demo", "__pycache__")
-    shutil.copytree(TEMPLATE, clone, ignore=ignore)
+    clone = copy_template(tmp_path / "clone")
     (clone / ".venv").symlink_to(TEMPLATE / ".venv")
     locks = [*clone.glob("templates/*.txt"), clone / "tests/requirements.txt"]
     assert len(locks) == 5

@@ -9,11 +9,10 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
-from conftest import bake
-from processes import answers, cannot_run, wait_for
-from test_docker import PRODUCTION, docker, engine  # noqa: F401  (a fixture)
-from test_faults import AUDIT, Stack, run
-from test_make import Visitor
+from support.docker import PRODUCTION, docker
+from support.faults import AUDIT, Stack, run
+from support.http import Visitor
+from support.processes import answers, cannot_run, wait_for
 
 # One at a time, see test_docker.py.
 pytestmark = [pytest.mark.xdist_group("docker"), pytest.mark.slow]
@@ -28,12 +27,12 @@ MACHINES = [["web", "worker", "clock"], ["web", "worker", "clock"], ["web", "wor
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    return bake(tmp_path_factory.mktemp("scale"), create_git_repo=False)
+def site(bake_session):
+    return bake_session(create_git_repo=False)
 
 
 @pytest.fixture(scope="module")
-def image(engine, site):  # noqa: F811  (the fixture)
+def image(engine, site):
     """The production image of the site."""
     name = f"test_{token_hex(4)}"
     docker("build", "--tag", name, ".", cwd=site)
@@ -236,7 +235,7 @@ def check_all_webs(cluster):
     visitor = Visitor("")
     for asked, port in enumerate(cluster.ports, 1):
         visitor.address = f"http://localhost:{port}"
-        visitor.post("/generate-in-background/")
+        visitor.generate_in_background()
         for shown in cluster.ports:
             visitor.address = f"http://localhost:{shown}"
             wait_for(lambda asked=asked: len(visitor.tokens()) == asked, 60, "the tokens")

@@ -6,16 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-
-
-def run(*command, site, **environment):
-    """Run a command in the site; on failure, show what it printed."""
-    environment = {
-        k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"
-    } | environment
-    done = subprocess.run(command, cwd=site, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]
-    return done.stdout
+from support.commands import run
 
 
 def run_tests(site, site_bin, **environment):

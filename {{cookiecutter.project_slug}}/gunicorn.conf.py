@@ -2,13 +2,30 @@
 
 import os
 import signal
+import socket
 import sys
 
-# Heroku's router speaks to [::]:$PORT; an IPv6 socket accepts IPv4 too.
-bind = f"[::]:{os.environ.get('PORT', '8000')}"
+from config.settings import DRAIN_SECONDS, FORWARDED_ALLOW_IPS, PORT, WEB_CONCURRENCY
+
+
+def accepts_ipv6():
+    """Whether this machine has sockets that accept IPv6 and IPv4 alike."""
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::", 0))
+            return not probe.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+    except OSError:
+        return False
+
+
+# Heroku's router speaks to [::]:$PORT; some kernels and containers have no IPv6.
+bind = f"[::]:{PORT}" if accepts_ipv6() else f"0.0.0.0:{PORT}"
+
+# The proxies whose X-Forwarded-Proto is believed.
+forwarded_allow_ips = ",".join(FORWARDED_ALLOW_IPS)
 
 # Heroku sets WEB_CONCURRENCY by the dyno's size: 2 with 512 MB.
-workers = int(os.environ.get("WEB_CONCURRENCY", "2"))
+workers = WEB_CONCURRENCY
 worker_class = "gthread"
 # Each thread keeps one connection to Postgres and one to Redis. The cheapest plans allow 20 of
 # each, and a deploy may have the old and the new processes there at once: README.md counts.
@@ -40,14 +57,14 @@ access_log_format = (
 
 # Seconds that the workers go on after SIGTERM while /healthz fails, until the proxy has noticed it
 # and sends nothing more: what reaches a socket that closes is lost. Heroku's router needs none.
-if drain_seconds := int(os.environ.get("DRAIN_SECONDS", "0")):
+if DRAIN_SECONDS:
 
     def post_worker_init(worker):
         from config.middleware import HealthMiddleware
 
         def drain(*args):
             HealthMiddleware.draining = True
-            signal.alarm(drain_seconds)
+            signal.alarm(DRAIN_SECONDS)
 
         signal.signal(signal.SIGALRM, worker.handle_exit)
         signal.signal(signal.SIGTERM, drain)

@@ -34,6 +34,6 @@ def check_environment(**kwargs):
         errors += [
             Error(f"{name} is not set. On Heroku: {command}", id="config.E002")
             for name, command in (REQUIRED | (REQUIRED_FOR_MAIL if mails else {})).items()
-            if not env.str(name, "")
+            if not env.str(name, "").strip()
         ]
     return errors

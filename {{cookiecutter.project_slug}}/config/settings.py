@@ -7,9 +7,9 @@ from pathlib import Path
 from urllib.parse import quote
 
 import django
-from environs import EnvError, FileAwareEnv
+from environs import EnvError
 
-from config.mail import mail_settings
+from config.environment import address, between, env, read_env_file
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -19,39 +19,48 @@ HEROKU = "DYNO" in os.environ and "CI" not in os.environ
 
 # --- What the environment says -------------------------------------------------------------
 
-# Any variable may instead be read from the file that NAME_FILE names: a secret of Docker's, say.
-env = FileAwareEnv(strip_whitespace=True)
-env.read_env(BASE_DIR / ".env", recurse=False)
-
 try:
+    read_env_file(BASE_DIR / ".env")
+
     DEBUG = env.bool("DEBUG", False)
 
     # Empty during a build, which needs none; config/checks.py refuses to run the site so.
     SECRET_KEY = env.str("SECRET_KEY", "")
     # To rotate: move the old key here, set a new SECRET_KEY, and empty this a month later.
-    SECRET_KEY_FALLBACKS = env.list("SECRET_KEY_FALLBACKS", [])
+    SECRET_KEY_FALLBACKS = env.items("SECRET_KEY_FALLBACKS", "")
 
-    ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", [])
-    CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", [])
+    ALLOWED_HOSTS = env.hosts("ALLOWED_HOSTS", "")
+    CSRF_TRUSTED_ORIGINS = env.origins("CSRF_TRUSTED_ORIGINS", "")
     # Visitors come over HTTPS: redirect to it, HSTS, secure cookies.
     HTTPS = env.bool("HTTPS", not DEBUG)
+    # Browsers that were here once come by HTTPS alone for so long, to the subdomains as well.
+    SECURE_HSTS_SECONDS = env.int("SECURE_HSTS_SECONDS", 31_536_000, validate=between(0, 10**9))
+    SECURE_HSTS_INCLUDE_SUBDOMAINS = env.bool("SECURE_HSTS_INCLUDE_SUBDOMAINS", True)
+    SECURE_HSTS_PRELOAD = env.bool("SECURE_HSTS_PRELOAD", False)
 
-    DATABASE = env.dj_db_url(
-        "DATABASE_URL",
-        f"sqlite:///{quote(str(BASE_DIR / 'db.sqlite3'))}",
-        conn_max_age=600,
-        conn_health_checks=True,
+    DATABASE = env.database(
+        "DATABASE_URL", "", otherwise=f"sqlite:///{quote(str(BASE_DIR / 'db.sqlite3'))}"
     )
-    REDIS_URL = env.str("REDIS_URL", "")
+    REDIS_URL = env.redis("REDIS_URL", "")
 
-    EMAIL_URL = env.str("EMAIL_URL", "")
-    MAIL = mail_settings(EMAIL_URL or ("console:" if DEBUG else "smtp://localhost"))
+    MAIL = env.mail("EMAIL_URL", "", otherwise="console:" if DEBUG else "smtp://localhost")
     # The sender of all mail: servers refuse what is not from their own domain.
-    DEFAULT_FROM_EMAIL = SERVER_EMAIL = env.str("DEFAULT_FROM_EMAIL", "root@localhost")
+    DEFAULT_FROM_EMAIL = SERVER_EMAIL = env.str(
+        "DEFAULT_FROM_EMAIL", "root@localhost", validate=address
+    )
     # Who is mailed when something fails: addresses, separated by commas.
-    ADMINS = env.list("ADMINS", [])
+    ADMINS = env.addresses("ADMINS", "")
 
     LOG_LEVEL = env.log_level("LOG_LEVEL", "INFO")
+
+    # What gunicorn.conf.py goes by.
+    PORT = env.int("PORT", 8000, validate=between(1, 65535))
+    WEB_CONCURRENCY = env.int("WEB_CONCURRENCY", 2, validate=between(1, 1000))
+    DRAIN_SECONDS = env.int("DRAIN_SECONDS", 0, validate=between(0, 600))
+    # Heroku's router is the only one who can reach a dyno, and its address is not known ahead.
+    FORWARDED_ALLOW_IPS = env.networks(
+        "FORWARDED_ALLOW_IPS", "*" if "DYNO" in os.environ else "127.0.0.1,::1"
+    )
 except (EnvError, OSError, ValueError) as error:
     sys.exit(f"The environment is wrong: {error}")
 
@@ -221,8 +230,11 @@ STORAGES = {
 
 # --- Security --------------------------------------------------------------------------------
 
-# Of a key that is missing, config/checks.py says more than Django's check of weak ones.
-SILENCED_SYSTEM_CHECKS = [] if SECRET_KEY else ["security.W009"]
+# How strict HSTS is, the environment decides.
+SILENCED_SYSTEM_CHECKS = ["security.W004", "security.W005", "security.W021"]
+if not SECRET_KEY:
+    # config/checks.py says more about a missing key than Django's check of weak ones.
+    SILENCED_SYSTEM_CHECKS.append("security.W009")
 
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}
@@ -249,14 +261,13 @@ SECURE_CSP = {
 # FORWARDED_ALLOW_IPS names. So there is no SECURE_PROXY_SSL_HEADER, which would believe everybody.
 if HTTPS:
     SECURE_SSL_REDIRECT = True
-    SECURE_HSTS_SECONDS = 60 * 60 * 24 * 365
-    SECURE_HSTS_INCLUDE_SUBDOMAINS = True
-    SECURE_HSTS_PRELOAD = True
     SESSION_COOKIE_SECURE = True
     CSRF_COOKIE_SECURE = True
     # The prefix makes browsers refuse these cookies from a subdomain or without HTTPS.
     SESSION_COOKIE_NAME = "__Host-sessionid"
     CSRF_COOKIE_NAME = "__Host-csrftoken"
+else:
+    SECURE_HSTS_SECONDS = 0
 
 # --- Logging ---------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from datetime import timedelta
 
 from environs import EnvError
 
+from config.environment import between
 from config.settings import env
 
 # Per visitor. The page shows all that one visitor may have, so this bounds its cost as well.
@@ -14,6 +15,6 @@ LIFETIME = timedelta(hours=24)
 
 try:
     # The simulated work of a background job.
-    WORK_SECONDS = env.float("TOKEN_WORK_SECONDS", 2.0)
+    WORK_SECONDS = env.float("TOKEN_WORK_SECONDS", 2.0, validate=between(0, 3600))
 except EnvError as error:
     sys.exit(f"The environment is wrong: {error}")

@@ -1,0 +1,20 @@
+"""What the tests share. A test imports from here and from no other test.
+
+template    the template's paths and questions, `files` and `check_tree` of a site, `copy_template`
+commands    what people type: `cookiecutter`, `cruft`, `git`, `make`; `run` in a site; `edit` a file
+pythons     `find_pythons`; `site_environment`, a virtual environment for a site, made once
+processes   `Process`, `free_port`, `wait_for`, `answers`, `find_program`, `cannot_run`
+servers     `Postgres` and `Redis`, fresh ones on a port of their own; `execute` SQL
+http        `Visitor`, the one HTTP client
+procfile    `read_procfile`
+docker      `docker`; `Project`, a site in Compose; fixtures `engine`, `project`
+production  `Production`, a site behind Caddy in Docker; fixture `production`
+
+Fixtures are in conftest.py: `bake(**answers)` is pytest-cookies' `cookies` and raises what the bake
+raised, `bake_session` its `cookies_session`; `site` is baked for each `variant` of Django.
+"""
+
+import pytest
+
+# Those that are no plugins.
+pytest.register_assert_rewrite("support.commands", "support.http", "support.template")

@@ -1,0 +1,149 @@
+"""The site in production on one's own machine, in Docker, and visitors who load it."""
+
+import random
+import re
+import ssl
+import subprocess
+import threading
+import time
+from contextlib import contextmanager
+
+import pytest
+
+from support.docker import ENVIRONMENT, Project, docker
+from support.http import Visitor
+from support.processes import free_port, wait_for
+
+# Free ports, short jobs, and a health check of Caddy that needs no wget: Debian's has none.
+OVERRIDE = """
+services:
+  caddy:
+    ports: !override ["127.0.0.1:{http}:80", "127.0.0.1:{https}:443"]
+    healthcheck:
+      test: wget -q --spider http://127.0.0.1:2019/config/ || bash -c '< /dev/tcp/127.0.0.1/2019'
+  worker:
+    environment:
+      TOKEN_WORK_SECONDS: "0.05"
+"""
+
+
+class Production(Project):
+    """A baked site in production on this machine, as `make deploy` puts it there."""
+
+    def __init__(self, bake, files="deploy/compose.yaml"):
+        super().__init__(bake)
+        self.name += "-production"
+        self.port = free_port()
+        override = OVERRIDE.format(http=free_port(), https=self.port)
+        (self.site / "test.yaml").write_text(override)
+        with (self.site / ".env").open("a") as env:
+            env.write(f"COMPOSE_FILE={files}:test.yaml\n")
+
+    def make(self, *arguments, check=True):
+        done = subprocess.run(
+            ["make", *arguments],
+            cwd=self.site,
+            env=ENVIRONMENT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        assert not check or done.returncode == 0, done.stdout[-5000:]
+        return done
+
+    def deploy(self, **options):
+        done = self.make("deploy", **options)
+        # Without -k: the certificate is verified by the root of Caddy's own authority.
+        root = "/data/caddy/pki/authorities/local/root.crt"
+        self.context = ssl.create_default_context(cadata=self.exec("caddy", "cat", root))
+        return done
+
+    def down(self):
+        self.compose("down", "--volumes", "--remove-orphans")
+        label = f"label=com.docker.compose.project={self.name}"
+        images = docker("image", "ls", "--quiet", "--filter", label).split()
+        if images:
+            docker("image", "rm", "--force", *sorted(set(images)), check=False)
+
+    def visitor(self, keep_alive=True):
+        """Return a visitor over HTTPS who verifies the certificate."""
+        return Visitor(f"https://localhost:{self.port}", self.context, keep_alive)
+
+    def ready(self):
+        return self.visitor().get("/readyz").status == 200
+
+    def container(self, service):
+        return self.compose("ps", "--quiet", service)
+
+    def containers(self):
+        return {service: self.container(service) for service in self.states()}
+
+    def shell(self, code):
+        return self.exec("web-a", "python", "manage.py", "shell", "--verbosity", "0", "-c", code)
+
+    def troubles(self):
+        """Return what the proxy and the site have logged of failed requests and health checks."""
+        logs = self.compose("logs", "--no-color", "--timestamps", "caddy", "web-a", "web-b")
+        return "\n".join(re.findall(r".*(?:level=ERROR|status=5|health|\"error\").*", logs))
+
+    def pending(self):
+        return int(self.shell("print(Token.objects.pending().count())"))
+
+
+@contextmanager
+def load(production, record_property, visitors=6):
+    """Visitors who press the buttons all the time, half of them over a kept connection.
+
+    At the end no request has failed, and everybody has every token that they asked for.
+    """
+    stop = threading.Event()
+    failures, accepted, durations = [], {}, []
+
+    def ask(keep_alive):
+        while not stop.is_set():
+            visitor = production.visitor(keep_alive)
+            accepted[visitor] = 0
+            for _ in range(4):  # each has a limit
+                rarely = random.random() < 0.1
+                press = visitor.generate_in_background if rarely else visitor.generate
+                stop.wait(0.1)
+                started = time.monotonic()
+                try:
+                    press()
+                    accepted[visitor] += 1
+                except Exception as error:
+                    failures.append(f"{time.strftime('%X')} keep_alive={keep_alive} {error!r}")
+                durations.append(time.monotonic() - started)
+
+    threads = [threading.Thread(target=ask, args=(n % 2 == 0,)) for n in range(visitors)]
+    for thread in threads:
+        thread.start()
+    try:
+        wait_for(lambda: len(durations) > 50, what="the load")
+        yield
+        reached = len(durations)
+        wait_for(lambda: len(durations) > reached + 50, what="the load afterwards")
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    record_property(
+        "load", f"{2 * len(durations)} requests, {len(failures)} failed, "
+        f"slowest pair {max(durations):.1f} s, {len(accepted)} visitors",
+    )  # fmt: skip
+    assert failures == [], production.troubles()
+    wait_for(lambda: production.pending() == 0, 180, what="the jobs")
+    for visitor, count in accepted.items():
+        visitor.close()  # Caddy may have done so, in minutes without a request
+        assert len(visitor.tokens()) == count
+
+
+@pytest.fixture(scope="session")
+def production(engine, bake_session):
+    """The site in production, behind HTTPS."""
+    production = Production(bake_session)
+    try:
+        production.deploy()
+        yield production
+    finally:
+        production.down()

@@ -1,0 +1,103 @@
+"""Postgres and Redis, each on a free loopback port, each stopped again."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+from contextlib import closing
+from pathlib import Path
+
+import psycopg2
+
+from support.processes import Process, find_program, free_port, wait_for
+
+
+class Redis(Process):
+    """A redis-server without persistence."""
+
+    def __init__(self, folder, *options):
+        self.port = free_port()
+        program = find_program("redis-server")
+        arguments = ["--bind", "127.0.0.1", "--port", str(self.port), "--save", "", "--dir", "."]
+        super().__init__([program, *arguments, *options], folder / "redis.log", cwd=folder)
+
+    @property
+    def url(self):
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def start(self):
+        super().start()
+        wait_for(lambda: socket.create_connection(("127.0.0.1", self.port), 1).close() is None)
+        return self
+
+
+READY = "database system is ready to accept connections"
+
+
+class Postgres(Process):
+    """A Postgres server with a fresh data folder. Started by root, it runs as `postgres`."""
+
+    def __init__(self, folder, *options):
+        self.port = free_port()
+        folders = ["/usr/lib/postgresql/*/bin", "/opt/homebrew/opt/postgresql*/bin"]
+        self.initdb = find_program("initdb", *folders)
+        server = find_program("postgres", *folders)
+        # Not in `folder`: pytest keeps its folders to one user, who may not be the server's.
+        self.data = Path(tempfile.mkdtemp(prefix="postgres-"))
+        settings = {
+            "port": self.port,
+            "listen_addresses": "127.0.0.1",
+            "unix_socket_directories": "",
+            "max_connections": 200,
+            "fsync": "off",  # the machine itself does not fail in a test
+        }
+        arguments = [f"-c{name}={value}" for name, value in settings.items()]
+        super().__init__(
+            [server, "-D", str(self.data), *arguments, *options],
+            folder / "postgres.log",
+            cwd="/",
+            user="postgres" if os.getuid() == 0 else None,
+        )
+
+    def url(self, database="postgres"):
+        return f"postgres://postgres@127.0.0.1:{self.port}/{database}"
+
+    def start(self):
+        if not any(self.data.iterdir()):
+            self.create_data()
+        ready = self.output.count(READY) + 1 if self.log.exists() else 1
+        super().start()
+        wait_for(lambda: self.output.count(READY) == ready, what=self.log)
+        return self
+
+    def create_data(self):
+        user = self.options["user"]
+        if user:
+            shutil.chown(self.data, user)
+        subprocess.run(
+            [self.initdb, "-D", self.data, "-U", "postgres", "-A", "trust", "--no-sync"],
+            check=True,
+            capture_output=True,
+            user=user,
+            cwd="/",
+        )
+
+    def stop(self, number=signal.SIGINT, seconds=30):
+        # SIGINT is Postgres's "fast shutdown"; SIGTERM would wait for every client.
+        return super().stop(number, seconds)
+
+    def __exit__(self, *exc):
+        super().__exit__(*exc)
+        shutil.rmtree(self.data)
+
+
+def execute(url, *statements):
+    """Execute SQL statements, each by itself; return the rows of the last one, if it has any."""
+    connection = psycopg2.connect(url)
+    connection.autocommit = True
+    with closing(connection), connection.cursor() as cursor:
+        for statement in statements:
+            cursor.execute(statement)
+        return cursor.fetchall() if cursor.description else None

@@ -1,0 +1,119 @@
+"""Updates of a site by cruft."""
+
+import json
+import re
+from datetime import UTC, datetime
+
+import pytest
+from support.commands import commit, cruft, edit, git, run
+from support.pythons import site_environment
+from support.template import FILES, SOURCE
+
+YEAR = datetime.now(UTC).year
+
+
+def change_template(repository):
+    """Commit what a later version of the template might change."""
+    source = repository / SOURCE.name
+    edit(source / "config/settings.py", ('LANGUAGE_CODE = "en-us"', 'LANGUAGE_CODE = "en-gb"'))
+    edit(source / "compose.yaml", ("start_period: 60s", "start_period: 90s"))
+    edit(source / "README.md", ("## Further reading\n", "## Further reading\n\nMore of it.\n"))
+    edit(source / ".env.example", ("DEBUG=true\n", "DEBUG=true\n# NEW=1\n"))
+    (source / "tests/test_new.py").write_text("def test_new():\n    pass\n")
+    return commit(repository, "Change some lines")
+
+
+def edit_site(site):
+    """Commit what people do with a site."""
+    edit(site / "config/settings.py", ('    "tokens",\n', '    "mine",\n    "tokens",\n'))
+    edit(
+        site / "tokens/models.py", ("    objects = Token", "    mine = True\n\n    objects = Token")
+    )
+    edit(site / "compose.yaml", ("volumes:\n  db:\n", "volumes:\n  db:\n  mine:\n"))
+    edit(site / "README.md", ('# Ada\'s "site"\n', "# My own title\n"))
+    edit(site / "LICENSE", (f"Copyright {YEAR} ", "Copyright 2001 "))  # as if baked then
+    (site / "mine").mkdir()
+    (site / "mine/__init__.py").touch()
+    (site / ".pre-commit-config.yaml").unlink()
+    return commit(site, "Make it mine")
+
+
+# Answers as people give them, not the defaults.
+ANSWERS = {"project_name": 'Ada\'s "site"', "project_slug": "adas", "license": "Apache-2.0"}
+
+
+@pytest.fixture(params=["create", "link"])
+def linked(request, repository, bake, tmp_path):
+    """A site made by cruft, or made by Cookiecutter and linked later, and edited."""
+    arguments = [repository, "--no-input", "--extra-context", json.dumps(ANSWERS)]
+    if request.param == "create":
+        done = cruft(tmp_path, "create", *arguments)
+        site = tmp_path / "adas"
+    else:
+        site = bake(**ANSWERS)
+        done = cruft(site, "link", *arguments)
+    assert done.returncode == 0, done.stdout + done.stderr
+    commit(site, "Link to the template")
+    edit_site(site)
+    return site
+
+
+def test_an_update_keeps_what_people_have_edited(linked, repository):
+    env = (linked / ".env").read_bytes()
+    assert cruft(linked, "check").returncode == 0
+    assert cruft(linked, "update", "--skip-apply-ask").returncode == 0
+    assert git(linked, "status", "--porcelain") == ""
+    new = change_template(repository)
+    assert cruft(linked, "check").returncode == 1
+
+    done = cruft(linked, "update", "--skip-apply-ask")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert git(linked, "status", "--porcelain").split("\n") == [
+        " M .cruft.json",
+        "M  .env.example",
+        "M  README.md",
+        "M  compose.yaml",
+        "M  config/settings.py",
+        "A  tests/test_new.py",
+        "",
+    ]
+    for name, theirs, ours in (
+        ("config/settings.py", '    "mine",\n', 'LANGUAGE_CODE = "en-gb"'),
+        ("compose.yaml", "  mine:\n", "start_period: 90s"),
+        ("README.md", "# My own title\n", "\nMore of it.\n"),
+    ):
+        text = (linked / name).read_text()
+        assert theirs in text
+        assert ours in text
+    assert (linked / ".env").read_bytes() == env
+    assert json.loads((linked / ".cruft.json").read_text())["commit"] == new
+    assert cruft(linked, "check").returncode == 0
+    run(site_environment(linked, "6.1") / "pytest", "-q", site=linked)
+
+
+def test_a_conflict_is_only_where_both_sides_have_changed_the_same_lines(linked, repository):
+    change_template(repository)
+    edit(linked / "config/settings.py", ('LANGUAGE_CODE = "en-us"', 'LANGUAGE_CODE = "cs"'))
+    commit(linked, "Speak Czech")
+    cruft(linked, "update", "--skip-apply-ask")
+    assert git(linked, "diff", "--name-only", "--diff-filter=U") == "config/settings.py\n"
+    settings = (linked / "config/settings.py").read_text()
+    (conflict,) = re.findall(r"<<<<<<< .*?>>>>>>> [^\n]*\n", settings, re.S)
+    _, mine, _, theirs, _ = conflict.splitlines()
+    assert (mine, theirs) == ('LANGUAGE_CODE = "cs"', 'LANGUAGE_CODE = "en-gb"')
+    assert '    "mine",\n' in settings
+    assert "start_period: 90s" in (linked / "compose.yaml").read_text()
+    assert not list(linked.rglob("*.rej"))
+
+
+def test_an_update_can_change_an_answer(repository, bake, tmp_path):
+    extra = ["--extra-context", json.dumps({"django_version": "5.2"})]
+    assert cruft(tmp_path, "create", repository, "--no-input", *extra).returncode == 0
+    site = tmp_path / "my_site"
+    commit(site, "Link to the template")
+    answer = ["--variables-to-update", json.dumps({"django_version": "6.1"})]
+    assert cruft(site, "update", "--skip-apply-ask", *answer).returncode == 0
+    expected = bake(django_version="6.1")
+    for name in FILES:
+        if name != ".env":
+            assert (site / name).read_bytes() == (expected / name).read_bytes(), name

@@ -1,0 +1,76 @@
+"""Answers that are refused, in one line each, before anything is written."""
+
+import pytest
+from cookiecutter.exceptions import FailedHookException
+from support.commands import cookiecutter
+from support.template import literal
+
+REFUSED = [
+    ("project_name", " ", "is empty: write something"),
+    ("project_name", " x", "has spaces around it: write it without"),
+    ("project_name", "a\nb", "contains a control character: write plain text on one line"),
+    ("project_name", "a\u2028b", "contains a control character: write plain text on one line"),
+    ("description", None, "is empty: write something"),
+    ("project_name", "{{ x", "contains a tag of Jinja's: write no { before another {, a % or a #"),
+    ("project_name", "\ud83e\udd8a", "contains a control character: write plain text on one"),
+    ("project_name", "x" * 101, "is too long: write at most 100 characters"),
+    ("description", "", "is empty: write something"),
+    ("description", "x" * 201, "is too long: write at most 200 characters"),
+    ("author_name", "a\x07b", "contains a control character: write plain text on one line"),
+    ("author_email", "", "is empty: write something"),
+    ("author_email", "nobody", "is not an email address: write one like you@example.com"),
+    ("author_email", "a@b", "is not an email address: write one like you@example.com"),
+    ("author_email", "a b@example.com", "is not an email address"),
+    *(
+        ("project_slug", slug, "is not a name for a folder: write at most 50")
+        for slug in (None, "My_Site", "my-site", "1site", "site_", "sité", "x" * 51, "-x")
+    ),
+    *(
+        ("project_slug", slug, f"have taken: write another, like {slug}_site")
+        for slug in ("class", "match", "json", "django", "config", "tokens", "tests", "con", "lpt1")
+    ),
+]
+
+
+@pytest.mark.parametrize(("question", "answer", "message"), REFUSED)
+def test_a_bad_answer_is_refused_in_one_line(question, answer, message, bake):
+    with pytest.raises(FailedHookException) as refusal:
+        bake(**{question: answer and literal(answer)})
+    (line,) = str(refusal.value).splitlines()
+    assert line.startswith(f"{question} ")
+    assert message in line
+
+
+# By the command line: what is printed, and what is left.
+
+
+def test_every_bad_answer_has_a_line_and_nothing_is_made(tmp_path):
+    answers = ["project_name= ", "project_slug=Site", "author_email=x"]
+    done = cookiecutter(tmp_path, "--no-input", *answers)
+    assert done.returncode == 1
+    assert [line.partition(" ")[0] for line in done.stdout.splitlines()] == [
+        "project_name",
+        "project_slug",
+        "author_email",
+    ]
+    assert done.stderr == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+PATHS = ["", ".", "..", "/", "a/b/c", "x/..", "../outside/b", "{folder}/absolute/b", "x" * 10_000]
+
+
+@pytest.mark.parametrize("slug", PATHS)
+def test_a_slug_that_is_a_path_makes_and_removes_nothing(slug, tmp_path):
+    folder = tmp_path / "sites"
+    (folder / "empty").mkdir(parents=True)
+    (folder / "mine").touch()
+    before = set(tmp_path.rglob("*"))
+    slug = slug.format(folder=tmp_path)
+    # Into the folder where one is, and into another one.
+    for options in ({"cwd": folder}, {}):
+        output = "." if options else folder
+        done = cookiecutter(output, "--no-input", "-f", f"project_slug={slug}", **options)
+        assert done.returncode == 1
+        assert done.stdout.startswith("project_slug is not a name for a folder: write at most 50")
+        assert set(tmp_path.rglob("*")) == before

@@ -1,0 +1,174 @@
+"""The environment: what each variable must look like. A value that cannot work is refused by name.
+
+`env` reads it, or the file that NAME_FILE names (a Docker secret, for example); in development it
+reads `.env` as well, which the environment overrides.
+"""
+
+import re
+from email.utils import parseaddr
+from io import StringIO
+from ipaddress import ip_network
+from urllib.parse import urlsplit
+
+import dj_database_url
+from django.core.exceptions import ValidationError as InvalidAddress
+from django.core.validators import validate_email
+from dotenv.parser import parse_stream
+from environs import EnvError, FileAwareEnv, ValidationError
+from redis import ConnectionPool
+
+from config.mail import mail_settings
+
+env = FileAwareEnv(strip_whitespace=True)
+
+# What a Host header can match: no scheme, port, path or quotes; [::1], not ::1; xn--..., not ü.
+HOST = r"[a-z0-9-]+(\.[a-z0-9-]+)*|\[[0-9a-f:.]+\]"
+
+
+def read_env_file(path):
+    """Read `.env`, if there is one, and refuse the lines that Docker Compose reads differently."""
+    if not path.exists():
+        return
+    try:
+        lines = list(parse_stream(StringIO(path.read_text(encoding="utf-8-sig"))))
+    except UnicodeDecodeError as error:
+        raise EnvError(".env is not UTF-8: save it as such") from error
+    for line in lines:
+        text = line.original.string.strip()
+        ambiguous = line.key and ("=" not in text or "$" in text or re.search(r"=\s*#", text))
+        if line.error or ambiguous:
+            raise EnvError(
+                f"line {line.original.line} of .env ({line.key or text}) is read differently by "
+                "Compose: write NAME=value, without $, and comments on lines of their own"
+            )
+    env.read_env(path, recurse=False)
+
+
+def items(value):
+    """Split a list at its commas, without spaces and empty items."""
+    return [item.strip() for item in value.split(",") if item.strip()]
+
+
+@env.parser_for("items")
+def parse_items(value):
+    """Return the items of a list."""
+    return items(value)
+
+
+@env.parser_for("hosts")
+def parse_hosts(value):
+    """Return host names as ALLOWED_HOSTS has them: example.org, .example.org or *."""
+    hosts = [host.lower() for host in items(value)]
+    for host in hosts:
+        if not re.fullmatch(rf"\*|\.?({HOST})", host):
+            raise ValidationError(
+                f"{host} is no host name: write example.org, or .example.org for its subdomains "
+                "too; no https://, port, slash or quotes"
+            )
+    return hosts
+
+
+@env.parser_for("origins")
+def parse_origins(value):
+    """Return origins as CSRF_TRUSTED_ORIGINS has them: https://example.org."""
+    origins = [origin.lower() for origin in items(value)]
+    for origin in origins:
+        if not re.fullmatch(rf"https?://(\*\.)?({HOST})(:[0-9]+)?", origin):
+            raise ValidationError(
+                f"{origin} is no origin: write https://example.org, with no slash at the end, path "
+                "or quotes"
+            )
+    return origins
+
+
+@env.parser_for("networks")
+def parse_networks(value):
+    """Return addresses and networks, also as they look on a socket that has IPv4 within IPv6."""
+    networks = []
+    for item in items(value):
+        if item == "*":
+            return ["*"]
+        try:
+            network = ip_network(item)
+        except ValueError as error:
+            raise ValidationError(
+                f"{error}: write addresses or networks like 10.0.0.5, 10.0.0.0/8, or *; no ports"
+            ) from error
+        networks.append(str(network))
+        first, length = network.network_address, network.prefixlen
+        if network.version == 4:
+            networks.append(f"::ffff:{first}/{96 + length}")
+        elif first.ipv4_mapped and length >= 96:
+            networks.append(f"{first.ipv4_mapped}/{length - 96}")
+    return networks
+
+
+@env.parser_for("database")
+def parse_database(url, otherwise):
+    """Return Django's settings of the database at the URL, or else at the other one."""
+    try:
+        database = dj_database_url.parse(url or otherwise)
+    except ValueError:
+        database = {"ENGINE": "", "NAME": ""}
+    engine = database["ENGINE"].rpartition(".")[2]
+    # With a slash too few, SQLite's database is one in memory.
+    if engine not in {"postgresql", "sqlite3"} or database["NAME"] in {"", ":memory:"}:
+        raise ValidationError(
+            "write it like postgres://user:password@host:5432/name or sqlite:////folder/file, "
+            "without quotes, and a password with its special characters percent-encoded"
+        )
+    return database | {"CONN_MAX_AGE": 600, "CONN_HEALTH_CHECKS": True}
+
+
+@env.parser_for("redis")
+def parse_redis(url):
+    """Return the URL, empty or with all that a connection needs."""
+    try:
+        parts = urlsplit(url)
+        ConnectionPool.from_url(url or "redis://").make_connection()  # connects to nothing yet
+    except (TypeError, ValueError):
+        parts = urlsplit("redis:")
+    complete = parts.hostname and re.fullmatch(r"/?[0-9]*", parts.path)
+    if parts.scheme in {"redis", "rediss"} and not complete:
+        raise ValidationError(
+            "write it like redis://host:6379/0 or rediss://:password@host:6380/0, without quotes"
+        )
+    return url
+
+
+@env.parser_for("mail")
+def parse_mail(url, otherwise):
+    """Return Django's settings of the mail server at the URL, or else at the other one."""
+    try:
+        return mail_settings(url or otherwise)
+    except ValueError as error:
+        raise ValidationError(
+            "write it like smtp+tls://user:password@host:587, without quotes"
+        ) from error
+
+
+def address(value):
+    """Validate an email address, with or without a name before it."""
+    try:
+        validate_email(parseaddr(value)[1])
+    except InvalidAddress as error:
+        raise ValidationError(f"{value} is no email address: write you@example.com") from error
+
+
+@env.parser_for("addresses")
+def parse_addresses(value):
+    """Return email addresses."""
+    addresses = items(value)
+    for item in addresses:
+        address(item)
+    return addresses
+
+
+def between(lowest, highest):
+    """Return a validator of numbers."""
+
+    def validate(number):
+        if not lowest <= number <= highest:  # neither is "not a number"
+            raise ValidationError(f"write a number from {lowest} to {highest}")
+
+    return validate

@@ -1,0 +1,197 @@
+import os
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+
+from config.environment import env, read_env_file
+
+ROOT = Path(__file__).parent.parent
+
+# Variable -> values that cannot work, each of a kind of its own.
+REFUSED = {
+    "DEBUG": ["perhaps", '"true"', ""],
+    "HTTPS": ["perhaps"],
+    "LOG_LEVEL": ["LOUD"],
+    "PORT": ["http", '"8000"', "0", "65536", ""],
+    "WEB_CONCURRENCY": ["many", "0"],
+    "DRAIN_SECONDS": ["-1", "a while"],
+    "SECURE_HSTS_SECONDS": ["a year", "-1"],
+    "SECURE_HSTS_INCLUDE_SUBDOMAINS": ["perhaps"],
+    "SECURE_HSTS_PRELOAD": ["perhaps"],
+    "ALLOWED_HOSTS": [
+        "https://a.example.org",
+        "a.example.org/",
+        "a.example.org:443",
+        '"a.example.org"',
+        "a.example.org, 'b.example.org'",
+        "a.example.org b.example.org",
+        "*.example.org",
+        "example.org.",
+        "::1",
+        "bücher.example",
+    ],
+    "CSRF_TRUSTED_ORIGINS": [
+        "a.example.org",
+        "https://a.example.org/",
+        "https://a.example.org/path",
+        '"https://a.example.org"',
+        "https://",
+    ],
+    "FORWARDED_ALLOW_IPS": ["10.0.0.5:8000", "10.0.0.5/8", "proxy", '"10.0.0.5"', "10.0.0.5 ::1"],
+    "DATABASE_URL": [
+        "nonsense://host/name",
+        "mysql://user@host/name",
+        '"postgres://user@host/name"',
+        "user@host/name",
+        "postgres://user@host",
+        "postgres://user@host:port/name",
+        "postgres://user:pass#word@host/name",
+        "postgres://user:pass[word@host/name",
+        "sqlite://db.sqlite3",
+        "sqlite://:memory:",
+    ],
+    "EMAIL_URL": ["mail.example.org", '"smtp://mail.example.org"', "smtp://mail.example.org:port"],
+    "DEFAULT_FROM_EMAIL": ["example.org", "The Site <example.org>"],
+    "ADMINS": ["ada", "'ada@example.org'", "ada@example.org grace@example.org"],
+    "REDIS_URL": [
+        "localhost:6379",
+        "http://localhost:6379",
+        "'redis://localhost:6379/0'",
+        "redis:/localhost:6379",
+        "redis://localhost:port",
+        "redis://localhost:6379/name",
+        "redis://localhost:6379/0?no_such_option=1",
+        "redis://localhost:6379/0?socket_timeout=long",
+        "redis://",
+    ],
+}
+
+ACCEPTED = {
+    "ALLOWED_HOSTS": {
+        " a.example.org , B.example.org,": ["a.example.org", "b.example.org"],
+        ".example.org,*,10.0.0.1,[::1],localhost": [
+            *(".example.org", "*", "10.0.0.1", "[::1]", "localhost"),
+        ],
+        "": [],
+    },
+    "CSRF_TRUSTED_ORIGINS": {
+        "https://A.example.org, http://*.example.org:8000": [
+            *("https://a.example.org", "http://*.example.org:8000"),
+        ],
+    },
+    "DEFAULT_FROM_EMAIL": {"The Site <site@example.org>": "The Site <site@example.org>"},
+    "SECRET_KEY_FALLBACKS": {"one, two": ["one", "two"]},
+    "FORWARDED_ALLOW_IPS": {
+        "*": ["*"],
+        "10.0.0.5, *": ["*"],
+        "10.0.0.5": ["10.0.0.5/32", "::ffff:10.0.0.5/128"],
+        "10.0.0.0/8, 2001:db8::/32": ["10.0.0.0/8", "::ffff:10.0.0.0/104", "2001:db8::/32"],
+        "::ffff:10.0.0.0/104": ["::ffff:10.0.0.0/104", "10.0.0.0/8"],
+        "": [],
+    },
+    "REDIS_URL": {
+        url: url
+        for url in (
+            "",
+            "redis://redis",
+            "redis://redis:6379/",
+            "rediss://user:p%40ss@redis:6380/1?socket_timeout=2",
+            "unix:///run/redis.sock?db=1",
+        )
+    },
+}
+
+
+@pytest.fixture
+def load(monkeypatch):
+    """Return a function that runs the settings in an environment with nothing but its own."""
+
+    def load(**environment):
+        monkeypatch.setattr("config.environment.read_env_file", lambda path: None)
+        monkeypatch.setattr(env, "_environ", {})
+        monkeypatch.setattr(os, "environ", environment)
+        return runpy.run_path(str(ROOT / "config" / "settings.py"))
+
+    return load
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [(name, value) for name, values in REFUSED.items() for value in values]
+)
+def test_a_value_that_cannot_work_stops_the_start_in_one_line_that_names_it(load, name, value):
+    with pytest.raises(SystemExit) as error:
+        load(**{name: value})
+    assert re.match(rf'^The environment is wrong: .*"{name}".*$', str(error.value))
+
+
+@pytest.mark.parametrize("name", ["DATABASE_URL", "REDIS_URL"])
+def test_the_line_does_not_repeat_a_password(load, name):
+    with pytest.raises(SystemExit) as error:
+        load(**{name: '"redis://:secret@host:6379"'})
+    assert "secret" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "parsed"),
+    [(name, *pair) for name, values in ACCEPTED.items() for pair in values.items()],
+)
+def test_what_works_is_taken_without_spaces(load, name, value, parsed):
+    assert load(**{name: value})[name] == parsed
+
+
+def test_every_variable_has_a_value_that_is_refused():
+    """But for text in which anything may stand: config/checks.py looks at SECRET_KEY."""
+    read = re.findall(r'env\.\w+\(\s*"(\w+)"', (ROOT / "config" / "settings.py").read_text())
+    assert set(read) - {"SECRET_KEY", "SECRET_KEY_FALLBACKS"} == set(REFUSED)
+
+
+def test_on_heroku_every_proxy_is_the_router(load):
+    assert load(DYNO="web.1")["FORWARDED_ALLOW_IPS"] == ["*"]
+    assert load(DYNO="web.1", FORWARDED_ALLOW_IPS="10.0.0.5")["FORWARDED_ALLOW_IPS"] != ["*"]
+    assert "127.0.0.1/32" in load()["FORWARDED_ALLOW_IPS"]
+
+
+def test_an_empty_url_is_none(load):
+    settings = load(DATABASE_URL="", REDIS_URL="")
+    assert settings["DATABASES"]["default"]["NAME"] == str(ROOT / "db.sqlite3")
+
+
+# --- .env --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def read(monkeypatch, tmp_path):
+    """Return a function that reads a file `.env` with this text, and returns its variables."""
+
+    def read(text):
+        monkeypatch.setattr(env, "_environ", {})
+        (tmp_path / ".env").write_bytes(text)
+        read_env_file(tmp_path / ".env")
+        return env._environ
+
+    return read
+
+
+def test_without_the_file_nothing_is_read(tmp_path):
+    read_env_file(tmp_path / ".env")
+
+
+def test_quotes_comments_and_spaces_are_read_as_compose_reads_them(read):
+    text = b"# comment\n\nexport A = \"a b\" # comment\nB='b#'\nC=c#c\r\nD=\nE=\xc3\xbc\n"
+    assert read(text) == {"A": "a b", "B": "b#", "C": "c#c", "D": "", "E": "ü"}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"A", b"A: a", b'A="a', b'A="a"b', b"A=a$b", b"A='$b'", b"A=${B:-c}", b"A= # comment"],
+)
+def test_what_compose_reads_differently_is_refused_with_its_line(read, line):
+    with pytest.raises(ValueError, match=r"^line 2 of \.env \(A.*\) is read differently"):
+        read(b"B=b\n" + line + b"\n")
+
+
+def test_another_encoding_is_refused(read):
+    with pytest.raises(ValueError, match=r"^\.env is not UTF-8"):
+        read(b"A=\xfc\n")
