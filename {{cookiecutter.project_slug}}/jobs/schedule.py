@@ -38,7 +38,7 @@ def enqueue_due():
             try:
                 enqueue(row)
             except Exception:
-                logger.exception("SCHEDULE: %s could not be enqueued", row.task)
+                logger.exception("SCHEDULE: %s could not be enqueued", row)
         elif row.due is None or row.now - row.due > timedelta(hours=1):
             # Not sooner: the clock of another version may know it, and moves it on.
             row.delete()

@@ -12,7 +12,10 @@ from django.core.cache import cache
 from django.db import IntegrityError, connection, transaction
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
+from django_rq import get_queue, get_worker
+from rq.worker import SimpleWorker
 
+from jobs import clock
 from jobs import queue as carrier
 from jobs.backend import Backend
 from jobs.compat import (
@@ -261,10 +264,42 @@ def test_a_full_queue_is_refused_by_name_but_not_to_the_schedule(settings, queue
     assert Job.objects.count() == 1
 
 
+def test_jobs_that_redis_refuses_stay_in_the_table(no_redis, caplog):
+    tasks.add.enqueue(1)
+    carrier.State.silent_until = 0.0
+    carrier.carry(Job.objects.all())
+    assert Job.objects.get().status == "READY"
+    assert caplog.text.count("Redis takes no jobs just now") == 2
+
+
 def test_redis_is_given_no_more_than_a_bounded_number(queue):
     cache.set(carrier.COUNTS_KEY, {"at": 0, "unfinished": {"default": carrier.CARRIED}})
     tasks.add.enqueue(1)
     assert (Job.objects.count(), queue.count) == (1, 0)
+
+
+@pytest.fixture
+def low(settings, monkeypatch):
+    """Return a second queue, named as an owner names one."""
+    monkeypatch.setitem(settings.RQ_QUEUES, "low", settings.RQ_QUEUES["default"])
+    settings.TASKS = {"default": settings.TASKS["default"] | {"QUEUES": [*settings.RQ_QUEUES]}}
+    return get_queue("low")
+
+
+def test_a_queue_named_in_the_settings_works_everywhere(low, queue, work):
+    tasks.calls.clear()
+    result = tasks.add.using(queue_name="low").enqueue(1)
+    assert (low.count, queue.count) == (1, 0)
+    low.connection.flushdb()
+    Job.objects.update(due=timezone.now() - timedelta(minutes=1))
+    for _ in range(3):
+        clock.tick()
+    assert (low.count, queue.count) == (1, 0)
+    assert tasks.add.get_result(result.id).task.queue_name == "low"
+    work()
+    assert tasks.calls == []
+    get_worker("low", worker_class=SimpleWorker, serializer="json").work(burst=True)
+    assert tasks.calls == [(1, 0)]
 
 
 def test_to_enqueue_is_one_statement():

@@ -1,6 +1,7 @@
 import logging
 import re
 from datetime import timedelta
+from uuid import uuid4
 
 import pytest
 from django.contrib.auth.models import Group
@@ -55,6 +56,11 @@ def test_an_attempt_does_not_start_twice(queue, work):
     assert queue.count == 2
     work()
     assert tasks.calls == [(1, 0)]
+
+
+def test_a_job_that_is_gone_does_not_run():
+    worker.run(uuid4(), 1)
+    assert Job.objects.count() == 0
 
 
 def test_two_workers_that_read_the_same_row_start_one_attempt():
