@@ -48,7 +48,7 @@ test: .venv/installed servers  ## run the tests; SLOW=1 runs the slow ones too
 
 .PHONY: screenshots
 screenshots: .venv/installed servers  ## take the README's screenshots anew
-	@SCREENSHOTS=$(CURDIR)/docs $(BIN)/pytest -n0 -k test_screenshots tests/test_browser.py
+	@SCREENSHOTS=$(CURDIR)/docs $(BIN)/pytest -n0 tests/test_screenshots.py
 
 .PHONY: lint
 lint: .venv/installed  ## check the style of the template's own code

@@ -7,7 +7,7 @@ from support.pythons import site_environment
 from support.servers import Postgres, Redis
 from support.template import DJANGO_VERSIONS, TEMPLATE, copy_template
 
-pytest_plugins = ["support.docker", "support.production"]
+pytest_plugins = ["support.browser", "support.docker", "support.heroku", "support.production"]
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -5,12 +5,12 @@ log how each statement was carried out and how many rows it read.
 """
 
 import json
-import os
 import re
 import subprocess
 from types import SimpleNamespace
 
 import pytest
+from support import procfile
 from support.http import Visitor
 from support.million import MILLION_TOKENS
 from support.processes import Process, answers, free_port, wait_for
@@ -40,18 +40,14 @@ SORTED = 50
 def production(site, site_bin, postgres, redis, tmp_path_factory):
     """Start gunicorn on a full database; yield its address and how to run a command beside it."""
     port = free_port()
-    environment = os.environ | {
-        "PATH": f"{site_bin}:{os.environ['PATH']}",
-        "DEBUG": "false",
-        "HTTPS": "false",
-        "SECRET_KEY": "0123456789abcdef" * 4,
-        "ALLOWED_HOSTS": "localhost",
-        "DATABASE_URL": postgres.url("plans"),
-        "REDIS_URL": f"{redis.url[:-1]}7",  # a queue that no other test fills
-        "PORT": str(port),
-        "TOKEN_WORK_SECONDS": "0",
-        "DJANGO_SUPERUSER_PASSWORD": "password",
-    }
+    environment = procfile.production(
+        site_bin,
+        DATABASE_URL=postgres.url("plans"),
+        REDIS_URL=f"{redis.url[:-1]}7",  # a queue that no other test fills
+        PORT=str(port),
+        TOKEN_WORK_SECONDS="0",
+        DJANGO_SUPERUSER_PASSWORD="password",
+    )
 
     def manage(*arguments):
         command = ["python", "manage.py", *arguments]

@@ -5,8 +5,8 @@ import subprocess
 from contextlib import closing
 
 import pytest
-from conftest import bake, site_environment
-from processes import Process, answers, free_port, wait_for
+from support.processes import Process, answers, free_port, wait_for
+from support.pythons import site_environment
 
 # What Python sees where the kernel has no IPv6.
 NO_IPV6 = """
@@ -23,8 +23,8 @@ socket.socket = Socket
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    return bake(tmp_path_factory.mktemp("proxies"), hooks=False)
+def site(bake_session):
+    return bake_session(create_git_repo=False)
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +35,7 @@ def site_bin(site):
 @pytest.fixture(scope="module")
 def collected(site, site_bin):
     """The site with its static files collected, as an image has it."""
+    (site / ".env").unlink()  # an image has none
     command = [site_bin / "python", "manage.py", "collectstatic", "--no-input"]
     subprocess.run(command, cwd=site, check=True, capture_output=True)
     return site

@@ -20,7 +20,7 @@ COMMANDS = {
     r"make (deps|lint|format|shell)": "here",
     r"make test( SLOW=1)?": ".ci/run, and tests/test_site.py for the site",
     r"\.venv/bin/python manage\.py makemigrations": "here",
-    r"\.venv/bin/python manage\.py createsuperuser": "tests/test_browser.py",
+    r"\.venv/bin/python manage\.py createsuperuser": "tests/support/browser.py",
     r"uvx (cookiecutter|cruft) .*": "tests/test_cookiecutter.py, tests/test_cruft.py",
     r"docker (push|secret|service|stack|swarm) .*": "tests/test_scale.py, without a registry",
     r"openssl rand .*": "tests/test_scale.py, with another key",
@@ -28,7 +28,7 @@ COMMANDS = {
     r"make (deploy|backup|restore .*)": "tests/test_production.py",
     r"make up": "tests/test_docker.py, as the command that it stands for",
     r"python manage\.py rqstats": "tests/test_site.py",
-    r"(heroku|git) .*": "tests/test_heroku.py",
+    r"(heroku|git) .*": "tests/test_heroku_*.py",
     r"cd .*": "",
 }
 

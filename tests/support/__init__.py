@@ -6,7 +6,10 @@ pythons     `find_pythons`; `site_environment`, a virtual environment for a site
 processes   `Process`, `free_port`, `wait_for`, `answers`, `find_program`, `cannot_run`
 servers     `Postgres` and `Redis`, fresh ones on a port of their own; `execute` SQL
 http        `Visitor`, the one HTTP client
-procfile    `read_procfile`
+procfile    `read_procfile`, `production`, its environment
+browser     what people do in Chromium; fixtures `chromium`, `live_site`, `page`
+heroku      Heroku, played here; fixtures `slug`, `app`, `dynos`, `browser`
+faults      `Stack`, the Procfile's processes, kept alive; what becomes of jobs under a fault
 docker      `docker`; `Project`, a site in Compose; fixtures `engine`, `project`
 production  `Production`, a site behind Caddy in Docker; fixture `production`
 

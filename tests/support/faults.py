@@ -15,7 +15,7 @@ import psycopg2
 import redis
 
 from support.processes import Process, answers, free_port, wait_for
-from support.procfile import read_procfile
+from support.procfile import production, read_procfile
 from support.servers import Redis
 
 ASKED = 200  # tokens, at least, per fault
@@ -41,18 +41,17 @@ class Stack:
         self.database = f"fault_{name}"
         self.redis = Redis(folder)
         self.port = free_port()
-        self.environment = os.environ | {
-            "PATH": f"{bin_folder}:{os.environ['PATH']}",
-            "DEBUG": "false",
-            "HTTPS": "false",
-            "SECRET_KEY": "0123456789abcdef" * 4,
-            "ALLOWED_HOSTS": "localhost,testserver",
-            "DATABASE_URL": postgres.url(self.database) if postgres else "",
-            "REDIS_URL": self.redis.url,
-            "PORT": str(self.port),
-            "TOKEN_WORK_SECONDS": "0.1",
-            **variables,
-        }
+        self.environment = (
+            production(
+                bin_folder,
+                ALLOWED_HOSTS="localhost,testserver",
+                DATABASE_URL=postgres.url(self.database) if postgres else "",
+                REDIS_URL=self.redis.url,
+                PORT=str(self.port),
+                TOKEN_WORK_SECONDS="0.1",
+            )
+            | variables
+        )
         self.commands = read_procfile(site)
         self.log = folder / "log"
         self.web = self.process("web")

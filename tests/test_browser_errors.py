@@ -1,0 +1,152 @@
+"""What a visitor sees when something goes wrong."""
+
+import pytest
+from playwright.sync_api import expect
+from support.browser import (
+    browse,
+    button,
+    check_accessibility,
+    frozen,
+    generate,
+    heading,
+    refused,
+    start_job,
+    tokens,
+)
+from support.processes import wait_for
+from support.servers import execute
+
+
+def test_a_form_without_its_cookie_says_so_where_the_visitor_is(chromium, live_site):
+    with browse(chromium, live_site, expected=refused(403)) as page:
+        page.goto("/")
+        generate(page)
+        page.context.clear_cookies()
+        button(page, "Generate").click()
+        expect(heading(page, "This form has expired")).to_be_visible()
+        assert page.title() == "This form has expired"
+        check_accessibility(page)
+        page.get_by_role("link", name="Back to the start").click()
+        expect(page.get_by_text("No tokens yet")).to_be_visible()
+        generate(page)
+
+
+def test_the_tokens_of_a_visitor_whose_cookie_expires_leave_the_page(page, live_site):
+    page.goto("/")
+    start_job(page)
+    page.context.clear_cookies(name="visitor")
+    expect(page.locator("li.token")).to_have_count(0)
+
+
+def test_a_site_that_does_not_answer_is_said(chromium, live_site):
+    with browse(chromium, live_site, expected="net::ERR|htmx:") as page:
+        page.goto("/")
+        page.context.set_offline(True)
+        button(page, "Generate").click()
+        expect(page.get_by_role("status")).to_contain_text("The site does not answer.")
+        page.context.set_offline(False)
+        generate(page)
+
+
+@pytest.mark.parametrize("status", [502, 504])
+def test_the_page_of_a_proxy_does_not_take_the_place_of_ours(chromium, live_site, status):
+    with browse(chromium, live_site, expected=refused(status)) as page:
+        page.goto("/")
+        generate(page)
+        page.route("**/generate/", lambda route: route.fulfill(status=status, body="no answer"))
+        button(page, "Generate").click()
+        expect(page.get_by_role("status")).to_contain_text("The site does not answer.")
+        expect(tokens(page)).to_have_count(1)
+        page.unroute("**/generate/")
+        generate(page)
+
+
+def test_that_a_poll_is_not_answered_is_said_once(chromium, live_site):
+    with browse(chromium, live_site, expected="net::ERR|htmx:") as page:
+        page.goto("/")
+        with frozen(live_site.worker):
+            button(page, "Generate in background").click()
+            expect(page.get_by_text("Queued")).to_be_visible()
+            page.evaluate(
+                """() => {
+                    window.said = window.failed = 0;
+                    new MutationObserver(() => window.said++)
+                        .observe(document.getElementById("messages"), {childList: true});
+                    document.addEventListener("htmx:sendError", () => window.failed++);
+                }"""
+            )
+            page.context.set_offline(True)
+            wait_for(lambda: page.evaluate("window.failed") >= 3)
+            page.context.set_offline(False)
+            assert page.evaluate("window.said") == 1
+        expect(tokens(page)).to_have_count(1)
+
+
+def test_bad_addresses_have_pages_of_the_same_look(chromium, live_site):
+    foreign = live_site.address.replace("localhost", "foreign.localhost")
+    for url, status, text in (
+        ("/nowhere/", 404, "Page not found"),
+        (foreign, 400, "Bad request"),
+    ):
+        with browse(chromium, live_site, expected=refused(status)) as page:
+            assert page.goto(url).status == status
+            expect(heading(page, text)).to_be_visible()
+            check_accessibility(page)
+
+
+def test_errors_have_pages_of_the_same_look(chromium, live_site):
+    with browse(chromium, live_site, expected=refused(500)) as page:
+        page.goto("/")
+        generate(page)
+        execute(live_site.database, "ALTER TABLE tokens_token RENAME TO elsewhere")
+        try:
+            button(page, "Generate").click()
+            expect(heading(page, "Something went wrong")).to_be_visible()
+            assert page.goto("/").status == 500
+            check_accessibility(page)
+        finally:
+            execute(live_site.database, "ALTER TABLE elsewhere RENAME TO tokens_token")
+        page.goto("/")
+        expect(tokens(page)).to_have_count(1)
+
+
+def test_without_a_database_pages_say_so_and_come_back(chromium, live_site):
+    name = live_site.database.rpartition("/")[2]
+    with browse(chromium, live_site, expected=refused(503)) as page:
+        page.goto("/")
+        generate(page)
+        execute(
+            live_site.postgres,
+            f"ALTER DATABASE {name} ALLOW_CONNECTIONS false",
+            f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'",
+        )
+        try:
+            assert page.goto("/").status == 503
+            expect(heading(page, "Back in a moment")).to_be_visible()
+            check_accessibility(page)
+            # The other pages do not need it.
+            assert page.request.get("/nowhere/").status == 404
+        finally:
+            execute(live_site.postgres, f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+        page.goto("/")
+        expect(tokens(page)).to_have_count(1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", ["6.1"], indirect=True)
+def test_a_job_that_fails_is_tried_again_and_then_by_the_visitor(page, live_site):
+    page.goto("/")
+    # A worker that cannot sleep so long raises in every attempt.
+    live_site.worker.stop()
+    with live_site.process("worker", TOKEN_WORK_SECONDS="-1"):
+        button(page, "Generate in background").click()
+        expect(page.get_by_text("Retrying")).to_be_visible()
+        check_accessibility(page)
+        failed = page.get_by_text("This token could not be made.")
+        expect(failed).to_be_visible(timeout=120_000)
+        expect(page.get_by_role("status")).to_contain_text("A token could not be made.")
+        check_accessibility(page)
+    live_site.worker.start()
+    button(page, "Try again: failed token", exact=False).click()
+    expect(tokens(page)).to_have_count(1)
+    expect(failed).to_have_count(0)

@@ -1,0 +1,74 @@
+"""What comes by way of Heroku's router, and what its add-ons ask for."""
+
+import re
+from uuid import uuid4
+
+import pytest
+import redis as redis_client
+from support.heroku import HOST
+from support.processes import wait_for
+
+
+def test_http_is_redirected_to_https_once(browser):
+    response = browser.get("/admin/?a=b", https=False)
+    assert response.status == 301
+    assert response.headers["Location"] == f"https://{HOST}/admin/?a=b"
+    assert browser.get("/").status == 200
+
+
+@pytest.mark.parametrize("host", ["evil.example", "herokuapp.com.evil.example", "127.0.0.1", "["])
+def test_a_foreign_host_gets_400(browser, host):
+    response = browser.get("/", host=host)
+    assert response.status == 400
+    assert "Traceback" not in response.text
+
+
+def test_the_request_id_is_in_the_access_log_and_in_djangos_lines(browser, dynos):
+    request_id = str(uuid4())
+    response = browser.get("/nothing-here", request_id=request_id)
+    assert response.headers["X-Request-ID"] == request_id
+    web = dynos["web"]
+    lines = wait_for(
+        lambda: (
+            len(found := [line for line in web.output.splitlines() if request_id in line]) > 1
+            and found
+        )
+    )
+    (access,) = (line for line in lines if "status=404" in line)
+    assert "method=GET path=/nothing-here " in access
+    assert any("logger=django.request" in line and "Not Found" in line for line in lines)
+
+
+def test_nobody_can_forge_a_line_of_the_log(browser, dynos):
+    browser.get("/%0d%0aforged%0astatus=200", request_id="x" * 30 + "%0aforged")
+    browser.get("/healthz")
+    wait_for(lambda: "path=/%0d%0aforged" in dynos["web"].output)
+    assert not re.search(r"^(\S+ \S+ +\| )?(forged|status=200)", dynos["web"].output, re.M)
+
+
+def test_a_job_runs_and_the_servers_are_reached_by_tls_alone(browser, dynos, tls_postgres):
+    browser.generate_in_background()
+    wait_for(browser.tokens, what="the token")
+    assert browser.get("/readyz").status == 200
+    with tls_postgres.cursor("app") as cursor:
+        cursor.execute("SELECT bool_and(ssl) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid)"
+                       " WHERE backend_type = 'client backend'")  # fmt: skip
+        assert cursor.fetchone() == (True,)
+
+
+@pytest.mark.slow
+def test_connections_that_redis_closed_for_being_idle_are_opened_again(browser, dynos, tls_redis):
+    server = redis_client.from_url(tls_redis.url, ssl_cert_reqs=None)
+    seen = len(dynos["web"].output)
+    browser.generate_in_background()
+    wait_for(browser.tokens)
+    # What stays are the worker, blocked and subscribed, the clock, which ticks, and we.
+    wait_for(lambda: server.info("clients")["connected_clients"] <= 4)
+    browser.generate_in_background()
+    wait_for(lambda: len(browser.tokens()) == 2)
+    assert "level=ERROR" not in dynos["web"].output[seen:]
+    assert "failed" not in dynos["clock"].output
+
+
+def test_the_clock_runs_without_complaint(dynos):
+    assert not re.search("failed|Traceback", dynos["clock"].output)
