@@ -7,11 +7,13 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 from django_htmx.http import HttpResponseClientRefresh
 
+from config.throttle import throttled
 from config.views import unavailable
 from jobs.compat import TaskResultStatus
 from jobs.exceptions import QueueFull
 from jobs.models import Job
 from jobs.queue import get_progress, redis_is_silent
+from tokens import conf
 from tokens.models import LimitReached, Token, new_value
 from tokens.tasks import make_token
 from tokens.visitors import get_visitor, remember_visitor
@@ -50,18 +52,21 @@ def progress(request):
 
 
 @require_POST
+@throttled(conf.RATE)
 def generate(request):
     """Make a token at once."""
     return create_token(request, state=Token.State.READY, value=new_value())
 
 
 @require_POST
+@throttled(conf.RATE)
 def generate_in_background(request):
     """Make a token in a background job."""
     return create_token(request, state=Token.State.PENDING)
 
 
 @require_POST
+@throttled(conf.RATE)
 def retry(request):
     """Ask anew for a token that could not be made; the failed one goes."""
     failed = Token.objects.filter(state=Token.State.FAILED)

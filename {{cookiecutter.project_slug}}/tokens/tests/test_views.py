@@ -247,6 +247,23 @@ def test_a_visitor_can_have_so_many_pending(client, visitor, queue):
     assert Token.objects.filter(state="ready").count() == 1
 
 
+@pytest.mark.parametrize("name", ["generate", "generate_in_background", "retry"])
+def test_an_address_can_ask_so_often_a_minute(client, name, monkeypatch):
+    monkeypatch.setattr(conf, "LIMIT", conf.RATE + 1)
+    monkeypatch.setattr(conf, "PENDING_LIMIT", conf.RATE + 1)
+    failed = Token.objects.create(visitor=uuid4(), state="failed")
+    statuses = {
+        client.post(reverse(f"tokens:{name}"), {"token": failed.pk}).status_code
+        for _ in range(conf.RATE)
+    }
+    assert statuses == {302}
+    made = Token.objects.count()
+    response = client.post(reverse(f"tokens:{name}"))
+    assert response.status_code == 429
+    assert "Too many requests" in response.text
+    assert Token.objects.count() == made
+
+
 def test_without_redis_a_background_token_is_accepted_and_comes_late(client, no_redis):
     response = client.post(reverse("tokens:generate_in_background"), follow=True)
     assert Token.objects.get().state == Token.State.PENDING
