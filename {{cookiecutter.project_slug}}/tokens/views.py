@@ -3,7 +3,7 @@ from uuid import UUID, uuid4
 from django.contrib import messages
 from django.db import transaction
 from django.shortcuts import redirect, render
-from django.views.decorators.cache import never_cache
+from django.views.decorators.cache import cache_control
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 from django_htmx.http import HttpResponseClientRefresh
 
@@ -20,17 +20,18 @@ from tokens.visitors import get_visitor, remember_visitor
 
 
 @require_safe
-@never_cache
+@cache_control(no_store=True)
 def home(request):
     """Show the visitor's tokens."""
     tokens = list(Token.objects.of(get_visitor(request)))
     add_progress(tokens)
     pending = [token for token in tokens if token.is_pending]
-    return render(request, "tokens/home.html", {"tokens": tokens, "pending": pending})
+    context = {"tokens": tokens, "pending": pending, "swap": False}
+    return render(request, "tokens/home.html", context)
 
 
 @require_safe
-@never_cache
+@cache_control(no_store=True)
 def progress(request):
     """Return what has changed of the tokens named by `token`, for htmx to swap in.
 
@@ -47,6 +48,7 @@ def progress(request):
         "pending": [token for token in tokens if token.is_pending],
         "arrived": [token for token in tokens if not token.is_pending],
         "gone": gone,
+        "swap": True,
     }
     return render(request, "tokens/progress.html", context)
 
@@ -82,7 +84,7 @@ def delete(request):
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
-@never_cache
+@cache_control(no_store=True)
 def delete_all(request):
     """Delete all tokens of the visitor, after asking for confirmation."""
     tokens = Token.objects.of(get_visitor(request))
