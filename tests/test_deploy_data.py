@@ -213,5 +213,5 @@ def test_sqlite_bears_the_load_of_everybody_writing(on_sqlite, record_property):
         on_sqlite.edit("tokens/views.py", "from uuid", f"# {on_sqlite.name}\nfrom uuid")
         on_sqlite.deploy()
     logs = on_sqlite.compose("logs")
-    assert 'outcome="ready"' in logs
+    assert 'outcome="done"' in logs
     assert "locked" not in logs

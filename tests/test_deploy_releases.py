@@ -14,7 +14,7 @@ FAILING_MIGRATION = """
 from django.db import migrations
 
 class Migration(migrations.Migration):
-    dependencies = [("tokens", "0001_initial")]
+    dependencies = [("tokens", "LAST")]
     operations = [migrations.RunSQL("SELECT nothing FROM nowhere")]
 """
 
@@ -31,7 +31,7 @@ def changed(production):
 
     yield change
     for path, text in before.items():
-        path.unlink() if text is None else path.write_text(text)
+        path.unlink(missing_ok=True) if text is None else path.write_text(text)
 
 
 def secret(production, name, value=None):
@@ -99,9 +99,11 @@ def test_a_version_that_cannot_run_replaces_nothing_and_says_why(production, cha
         assert reason in done.stdout
         assert (production.containers(), production.live) == (before, live)
 
-    changed("tokens/migrations/0002_failing.py", new=FAILING_MIGRATION)
+    last = max(path.stem for path in production.site.glob("tokens/migrations/0*.py"))
+    failing = "tokens/migrations/9999_failing.py"
+    changed(failing, new=FAILING_MIGRATION.replace("LAST", last))
     check_failure('relation "nowhere" does not exist')
-    (production.site / "tokens/migrations/0002_failing.py").unlink()
+    (production.site / failing).unlink()
 
     changed("deploy/Caddyfile", "reverse_proxy", "reverse_prosy")
     check_failure("unrecognized directive: reverse_prosy")
@@ -122,8 +124,7 @@ def test_a_version_that_cannot_run_replaces_nothing_and_says_why(production, cha
 
 def test_what_fails_later_is_put_back(production, changed):
     live = production.live
-    changed("tokens/jobs.py", new="raise SystemExit('no worker')")
-    changed("tokens/urls.py", "app_name", "app_name")
+    changed("jobs/worker.py", new="raise SystemExit('no worker')")
     done = production.make("deploy", check=False)
     assert done.returncode != 0
     assert production.live == live

@@ -410,6 +410,7 @@ watch() {
             grep -Ev '^migrate |\(healthy\)|\(health: starting\)' || true
         for one in ${domain//,/}; do
             ask "$web" caddy 443 "$one" /readyz 300 2>&1 || true
+            ask "$web" caddy 443 "$one" /jobs/health/ 300 2>&1 || true
             case $one in localhost | *.localhost) continue ;; esac
             openssl s_client -connect "localhost:$port" -servername "$one" </dev/null 2>/dev/null |
                 openssl x509 -noout -checkend $((CERTIFICATE_DAYS * 86400)) >/dev/null ||
