@@ -3,7 +3,7 @@ import shutil
 
 import pytest
 from support.commands import commit, git
-from support.pythons import site_environment
+from support.pythons import newest_django, site_environment
 from support.servers import Postgres, Redis
 from support.template import DJANGO_VERSIONS, TEMPLATE, copy_template
 
@@ -76,8 +76,8 @@ def site_bin(site, variant):
 @pytest.fixture
 def developed(bake):
     """A site whose .venv is there already: installing it is tested by `make demo`."""
-    site = bake()
-    (site / ".venv").symlink_to(site_environment(site, "6.1").parent)
+    site = bake(django_version=newest_django())
+    (site / ".venv").symlink_to(site_environment(site, newest_django()).parent)
     # Older than what was installed from it, so that make installs nothing into the shared one.
     os.utime(site / "requirements-dev.txt", (0, 0))
     return site

@@ -14,6 +14,7 @@ from support.browser import (
     tokens,
 )
 from support.processes import wait_for
+from support.pythons import newest_django
 from support.servers import execute
 
 
@@ -133,7 +134,7 @@ def test_without_a_database_pages_say_so_and_come_back(chromium, live_site):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("variant", ["6.1"], indirect=True)
+@pytest.mark.parametrize("variant", [newest_django()], indirect=True)
 def test_a_job_that_fails_is_tried_again_and_then_by_the_visitor(page, live_site):
     page.goto("/")
     # A worker that cannot sleep so long raises in every attempt.

@@ -33,7 +33,7 @@ def find_program(name, *folders):
         return found
     candidates = [path for folder in folders for path in Path("/").glob(f"{folder[1:]}/{name}")]
     if not candidates:
-        cannot_run(f"{name} is not installed: see tests/install-servers")
+        cannot_run(f"{name} is not installed: see scripts/install-servers")
     return str(max(candidates))
 
 
