@@ -27,7 +27,7 @@ from support.servers import Postgres
 
 AT_ONCE = 5  # faults; more would only wait for the processor
 
-pytestmark = pytest.mark.xdist_group("faults")
+pytestmark = [pytest.mark.xdist_group("faults"), pytest.mark.alone]
 
 # --- The faults: each returns once the fault itself is over ----------------------------------
 

@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 
 import jinja2
+import pytest
 
 from support.processes import cannot_run
 from support.template import DEFAULTS, DJANGO_VERSIONS, TEMPLATE
@@ -63,6 +64,13 @@ def newest_django():
     return next(d for d in DJANGO_VERSIONS if version(SITE_FLOOR[d]) <= newest_python)
 
 
+def quick_variants():
+    """Return what to parametrize `variant` with: the newest Django, and slowly the others."""
+    newest = newest_django()
+    others = [django for django in DJANGO_VERSIONS if django != newest]
+    return [newest, *(pytest.param(django, marks=pytest.mark.slow) for django in others)]
+
+
 @contextmanager
 def locked(path):
     """Let one test process at a time in."""
@@ -87,11 +95,10 @@ def environment_of(requirements, python, plain_pip=False):
             subprocess.run([*pip, "install", "--requirement", requirements], check=True)
             (venv / "installed").touch()
         elif not (venv / "installed").exists():
-            uv = Path(sys.executable).with_name("uv")
-            subprocess.run([uv, "venv", "--quiet", "--clear", "--python", python, venv], check=True)
-            subprocess.run(
-                [uv, "pip", "sync", "--quiet", "--python", venv, requirements], check=True
-            )
+            # Whom the system trusts, as pip does.
+            uv = [Path(sys.executable).with_name("uv"), "--quiet", "--system-certs"]
+            subprocess.run([*uv, "venv", "--clear", "--python", python, venv], check=True)
+            subprocess.run([*uv, "pip", "sync", "--python", venv, requirements], check=True)
             (venv / "installed").touch()
     return venv / "bin"
 
