@@ -1,9 +1,14 @@
-"""Error pages that Django's defaults do not cover."""
+"""The pages of a site without apps: the first one in development, and errors."""
 
 import sys
 
 from django.db import InterfaceError, OperationalError
 from django.shortcuts import render
+
+
+def welcome(request):
+    """Say what to do next, in development, as long as no app has a page at `/`."""
+    return render(request, "welcome.html")
 
 
 def server_error(request):
