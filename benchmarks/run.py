@@ -51,7 +51,7 @@ CLICKS = 20
 CLICK = """() => new Promise(resolve => {
     const start = performance.now();
     new MutationObserver((_, observer) => {
-        if (!document.querySelector("li.ready code")) return;
+        if (!document.querySelector(".token code")) return;
         observer.disconnect();
         requestAnimationFrame(() => resolve((performance.now() - start) / 1000));
     }).observe(document.body, {childList: true, subtree: true});
