@@ -13,7 +13,7 @@ from support.http import Visitor
 from support.processes import wait_for
 from support.production import SERVICES, SITE
 
-pytestmark = pytest.mark.xdist_group("docker")
+pytestmark = pytest.mark.xdist_group("network")
 
 # --- The files -------------------------------------------------------------------------------
 

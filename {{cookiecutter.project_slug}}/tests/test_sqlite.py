@@ -42,18 +42,18 @@ def database(tmp_path):
         "PRAGMA journal_mode = WAL",
         "CREATE TABLE django_migrations (name)",
         "INSERT INTO django_migrations VALUES ('0001_initial')",
-        "CREATE TABLE tokens (value)",
-        "INSERT INTO tokens VALUES (hex(randomblob(100000)))",
+        "CREATE TABLE notes (value)",
+        "INSERT INTO notes VALUES (hex(randomblob(100000)))",
     )
     with closing(sqlite3.connect(database)) as reader:
-        reader.execute("SELECT * FROM tokens").fetchone()
+        reader.execute("SELECT * FROM notes").fetchone()
         yield database
 
 
 def test_a_backup_holds_what_was_committed(database, tmp_path, run):
     (tmp_path / "backup").write_bytes(run("backup", database))
-    tokens = "SELECT * FROM tokens"
-    assert execute(tmp_path / "backup", tokens) == execute(database, tokens)
+    notes = "SELECT * FROM notes"
+    assert execute(tmp_path / "backup", notes) == execute(database, notes)
     run("check", given=(tmp_path / "backup").read_bytes())
     assert {path.name for path in tmp_path.iterdir()} <= {
         "backup", *(f"{database.name}{suffix}" for suffix in ("", "-shm", "-wal"))
@@ -64,10 +64,10 @@ def test_a_copy_replaces_what_is_there_for_those_who_read_it(database, tmp_path,
     copy = tmp_path / "copy"
     run("copy", database, copy)
     with closing(sqlite3.connect(copy)) as reader:
-        reader.execute("SELECT * FROM tokens").fetchone()
-        execute(database, "UPDATE tokens SET value = 'new'")
+        reader.execute("SELECT * FROM notes").fetchone()
+        execute(database, "UPDATE notes SET value = 'new'")
         run("copy", database, copy)
-        assert reader.execute("SELECT * FROM tokens").fetchall() == [("new",)]
+        assert reader.execute("SELECT * FROM notes").fetchall() == [("new",)]
 
 
 def test_a_database_that_is_not_there_is_no_backup(tmp_path, run):
