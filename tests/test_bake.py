@@ -130,9 +130,10 @@ def test_answers_are_found_verbatim_where_they_are_used(bake):
     assert (site / "README.md").read_text().startswith(f"# {NAME}\n")
     namespace = {}
     for line in (site / "config/project.py").read_text().splitlines():
-        if line.startswith("SITE_NAME = "):
+        if line.startswith("SITE_"):
             exec(line, namespace)
     assert namespace["SITE_NAME"] == NAME
+    assert namespace["SITE_DESCRIPTION"] == answers["description"]
 
 
 def test_python_and_html_are_valid_as_they_stand_in_the_template():
