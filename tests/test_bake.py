@@ -23,12 +23,6 @@ from support.template import (
 NAME = """Ünïcödé "quoted" 'site' \\ {7*7} %} <b>&amp; $HOME #1 🦊"""
 
 
-@pytest.mark.xdist_group("any")
-def test_xdist_groups_are_honoured(request):
-    """Pytest 9.2 parted pytest-xdist from its groups, and everything ran beside everything."""
-    assert not hasattr(request.config, "workerinput") or request.node.nodeid.endswith("@any")
-
-
 @pytest.fixture(scope="module")
 def default_site(bake_session):
     return bake_session()
