@@ -2,6 +2,7 @@
 
 import logging
 import re
+import time
 from urllib.parse import unquote, urlsplit
 
 import django
