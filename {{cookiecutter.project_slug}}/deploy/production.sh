@@ -281,15 +281,16 @@ deploy() {
 
 # Back to a version, or to the newest one whose image is not the live one.
 rollback() {
-    local version=${1:-} candidate
+    local version=${1:-} candidate new
     if [ -z "$version" ]; then
         for candidate in $(releases); do
             [ "$(image_id "$candidate")" = "$(image_id live)" ] || version=${version:-$candidate}
         done
     fi
     image_id "${version:-none}" >/dev/null || fail "No such version. There are: $(releases | xargs)"
-    copy_secrets "$(now)${version#*Z}"
-    release "$(now)${version#*Z}" "$name:$version"
+    new=$(now)${version#*Z}
+    copy_secrets "$new"
+    release "$new" "$name:$version"
 }
 
 # --- Data -----------------------------------------------------------------------------------------
@@ -380,8 +381,9 @@ restore() {
     [ "${1:-}" = previous ] || [ -f "${1:-}" ] ||
         fail "Say which: make restore FILE=backups/... (or FILE=previous, to undo the last restore)."
     [ -n "$live" ] || fail "There is no site here yet: make deploy."
-    loaded=$1
+    if [ "$1" != previous ]; then loaded=$1; fi
     load "$1"
+    loaded=$1
     accept
     closed=yes
     in_caddy touch /tmp/closed
@@ -444,10 +446,12 @@ clean_up() {
     exit $status
 }
 
-touch -a .env deploy/.env
 COMPOSE_FILE=$(setting COMPOSE_FILE deploy/compose.yaml)
 # Named, because with COMPOSE_FILE in the environment Compose would read the second one alone.
-export COMPOSE_FILE COMPOSE_ENV_FILES=.env,deploy/.env
+touch -a deploy/.env
+COMPOSE_ENV_FILES=deploy/.env
+if [ -e .env ]; then COMPOSE_ENV_FILES=.env,deploy/.env; fi
+export COMPOSE_FILE COMPOSE_ENV_FILES
 domain=$(setting DOMAIN '')
 host='[a-z0-9]([a-z0-9.-]*[a-z0-9])?'
 [[ $domain =~ ^$host(, $host)*$ ]] ||
