@@ -2,6 +2,7 @@
 
 import logging
 import re
+import time
 from urllib.parse import unquote, urlsplit
 
 import django
@@ -49,7 +50,14 @@ def mail_settings(url):
 
 
 class Formatter(logging.Formatter):
-    """Leaves out the rows that Postgres quotes in its errors: they may hold a token or worse."""
+    """Leaves out the rows that Postgres quotes in its errors: they may hold a token or worse.
+
+    The time is UTC, in the form that gunicorn.conf.py and Caddy use too.
+    """
+
+    converter = time.gmtime
+    default_time_format = "%Y-%m-%dT%H:%M:%S"
+    default_msec_format = "%s.%03dZ"
 
     def format(self, record):
         return DETAIL.sub("DETAIL: left out", super().format(record))

@@ -5,6 +5,7 @@ import re
 from contextvars import ContextVar
 from uuid import uuid4
 
+from django.conf import settings
 from django.core.cache import cache
 from django.core.signals import request_finished
 from django.db import connection
@@ -80,6 +81,22 @@ class RequestIDMiddleware:
 def forget_request_id(**kwargs):
     """Forget the request's id. The middleware cannot: Django logs a 404 after it has returned."""
     request_id.set("-")
+
+
+class BodyLimitMiddleware:
+    """Refuse a body longer than DATA_UPLOAD_MAX_MEMORY_SIZE before any of it is read.
+
+    Django's own limit of that name leaves out files, and a file that is uploaded goes to /tmp,
+    which is memory.
+    """
+
+    def __init__(self, get_response):
+        self.get_response = get_response
+
+    def __call__(self, request):
+        if int(request.META.get("CONTENT_LENGTH") or 0) > settings.DATA_UPLOAD_MAX_MEMORY_SIZE:
+            return HttpResponse("too long\n", content_type="text/plain", status=413)
+        return self.get_response(request)
 
 
 class RequestIDFilter(logging.Filter):

@@ -96,6 +96,7 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "config.middleware.HealthMiddleware",
     "config.middleware.RequestIDMiddleware",
+    "config.middleware.BodyLimitMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "config.project.ContentSecurityPolicyMiddleware",
@@ -229,6 +230,11 @@ STORAGES = {
     },
 }
 
+# --- Requests --------------------------------------------------------------------------------
+
+# Bytes of a whole request, files too: raise it, and the limits in deploy/Caddyfile, for uploads.
+DATA_UPLOAD_MAX_MEMORY_SIZE = 1_000_000
+
 # --- Security --------------------------------------------------------------------------------
 
 # The environment decides how strict HSTS is.
@@ -282,7 +288,7 @@ LOGGING = {
     "formatters": {
         "line": {
             "class": "config.mail.Formatter",
-            "format": "level={levelname} logger={name} request_id={request_id} {message}",
+            "format": "{asctime}\t{levelname}\t{name}\trequest_id={request_id} {message}",
             "style": "{",
         }
     },

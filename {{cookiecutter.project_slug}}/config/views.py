@@ -3,7 +3,7 @@
 import sys
 
 from django.db import InterfaceError, OperationalError
-from django.http import HttpResponse
+from django.http import HttpResponse, UnreadablePostError
 from django.shortcuts import render
 from django.template.loader import render_to_string
 
@@ -16,10 +16,13 @@ def welcome(request):
 def server_error(request):
     """Render 503 when the database does not answer or a queue is full, 500 for other exceptions.
 
-    Django calls this `handler500` while the exception is being handled. One that has an attribute
+    A visitor who sent only a part of the request gets 408: that is no error of the site's. Django
+    calls this `handler500` while the exception is being handled. One that has an attribute
     `retry_after` says after how many seconds to try again.
     """
     exception = sys.exception()
+    if isinstance(exception, UnreadablePostError):
+        return render(None, "400.html", status=408)
     if isinstance(exception, (InterfaceError, OperationalError)):
         return unavailable(10)
     if retry_after := getattr(exception, "retry_after", None):

@@ -1,6 +1,7 @@
 import logging
 
 import pytest
+from django.core.files.uploadedfile import SimpleUploadedFile
 from django.db import OperationalError
 from django.http import HttpResponse
 
@@ -73,3 +74,21 @@ def test_pages_have_a_policy_against_inline_scripts_and_styles(client):
     policy = client.get("/")["Content-Security-Policy"]
     assert "default-src 'none'" in policy
     assert "unsafe" not in policy
+
+
+def test_a_long_body_is_refused_before_it_is_read(client, settings):
+    settings.DATA_UPLOAD_MAX_MEMORY_SIZE = 1000
+    upload = SimpleUploadedFile("file", b"x" * 1000)
+    assert client.post("/", {"file": upload}).status_code == 413
+    assert client.post("/", {"file": "x"}).status_code != 413
+
+
+def test_a_body_that_does_not_arrive_is_no_error_of_the_site(client, monkeypatch, caplog):
+    def read(self, *args):
+        raise OSError("timed out")
+
+    monkeypatch.setattr("django.test.client.FakePayload.read", read)
+    client.raise_request_exception = False
+    response = client.post("/admin/login/", {"username": "x"})
+    assert response.status_code == 408
+    assert {record.levelname for record in caplog.records} == {"WARNING"}
