@@ -358,8 +358,9 @@ ALTER DATABASE restored RENAME TO site;
 COMMIT;
 SQL
     else
-        in_site sh -c 'cd /data && python -m config.sqlite copy db.sqlite3 previous.sqlite3 &&
-            python -m config.sqlite copy restored.sqlite3 db.sqlite3 && rm restored.sqlite3*'
+        in_site python -m config.sqlite copy /data/db.sqlite3 /data/previous.sqlite3
+        in_site python -m config.sqlite copy /data/restored.sqlite3 /data/db.sqlite3
+        in_site sh -c 'rm /data/restored.sqlite3*'
     fi
 }
 
