@@ -79,6 +79,7 @@ if HEROKU:
 # Your apps come first: their templates and static files override those of the apps below them.
 INSTALLED_APPS = [
     "tokens",
+    "jobs",
     "users",
     "config",
     "django.contrib.admin",
@@ -182,8 +183,21 @@ RQ_QUEUES = {
     "default": {
         "USE_REDIS_CACHE": "default",
         "SERIALIZER": "rq.serializers.JSONSerializer",
-        "DEFAULT_TIMEOUT": 30,
-    }
+    },
+}
+
+# --- Jobs: tasks of any app, see jobs/ ---------------------------------------------------------
+
+RQ = {"WORKER_CLASS": "jobs.worker.Worker"}
+TASKS = {"default": {"BACKEND": "jobs.backend.Backend", "QUEUES": [*RQ_QUEUES]}}
+
+# Jobs of one queue that may wait or run. Past it the site answers 503: a flood fills no disk.
+JOBS_MAX_UNFINISHED = 10_000
+
+# The path of a task, and when to enqueue it: a crontab of five fields, in TIME_ZONE.
+SCHEDULE = {
+    "jobs.tasks.clear_sessions": "0 3 * * *",
+    "tokens.tasks.tidy": "* * * * *",
 }
 
 # In development without REDIS_URL, `runserver` carries Redis and a worker in its own process.

@@ -8,6 +8,7 @@ from django.urls import include, path
 
 urlpatterns = [
     path("", include("tokens.urls")),
+    path("jobs/", include("jobs.urls")),
     path("admin/", admin.site.urls),
     # Where browsers look for it on pages that name none, the admin's say.
     path("favicon.ico", lambda request: redirect(static("config/favicon.svg"))),

@@ -53,6 +53,7 @@ class Token(models.Model):
     visitor = models.UUIDField(editable=False)
     value = models.CharField(max_length=64, blank=True, editable=False)
     state = models.CharField(max_length=7, choices=State, default=State.PENDING, editable=False)
+    job = models.UUIDField(null=True, editable=False)  # the job that makes it, if one does
     created = models.DateTimeField(default=timezone.now, editable=False)
 
     objects = TokenQuerySet.as_manager()

@@ -3,11 +3,14 @@ from datetime import timedelta
 from uuid import uuid4
 
 import pytest
+from django.core.cache import cache
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
-from tokens import conf, jobs
+from jobs import queue as carrier
+from jobs.models import Job
+from tokens import conf
 from tokens.models import Token
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -71,21 +74,29 @@ def test_generate_in_background_shows_progress_then_the_token(client, work):
     assert 'http-equiv="refresh"' not in response.text
 
 
-def test_the_page_shows_how_far_the_job_is(client, pending, queue):
-    jobs.enqueue(pending)
-    job = queue.fetch_job(str(pending.pk))
-    job.meta["progress"] = 35
-    job.save_meta()
-    job.set_status("started")
+def test_the_page_shows_how_far_the_job_is(client):
+    client.post(reverse("tokens:generate_in_background"))
+    job = Job.objects.get()
+    job.claim("worker")
+    carrier.report_progress(job, 35)
     response = client.get(HOME)
     assert "Running" in response.text
     assert 'value="35"' in response.text
 
 
-def test_a_job_that_waits_for_another_attempt_is_shown_so(client, pending, queue):
-    jobs.enqueue(pending)
-    queue.fetch_job(str(pending.pk)).set_status("scheduled")
+def test_a_job_that_waits_for_another_attempt_is_shown_so(client):
+    client.post(reverse("tokens:generate_in_background"))
+    Job.objects.update(attempts=1)
     assert "Retrying" in client.get(HOME).text
+
+
+def test_a_full_queue_gives_a_503_page_and_no_token(client):
+    cache.set(carrier.COUNTS_KEY, {"at": 0, "unfinished": {"default": 10_000}})
+    response = client.post(reverse("tokens:generate_in_background"))
+    assert response.status_code == 503
+    assert response["Retry-After"] == "10"
+    assert Token.objects.count() == Job.objects.count() == 0
+    assert client.post(reverse("tokens:generate")).status_code == 302
 
 
 def test_home_takes_one_query_whatever_it_shows(
