@@ -59,15 +59,14 @@ lint: .venv/installed  ## check the style of the template's own code
 	@$(BIN)/ruff format --check .
 
 .PHONY: bench
-bench: .venv/installed servers  ## measure the site against baselines, as ratios
-	@$(BIN)/python -m pip install --no-user --quiet --disable-pip-version-check --requirement benchmarks/requirements.txt
+bench: .venv/installed servers  ## measure the site against one written plainly
 	@$(BIN)/python benchmarks/run.py $(ARGS)
 
 .PHONY: deps
 deps: .venv/installed  ## upgrade every pinned version, the template's and the site's
-	@for folder in tests benchmarks; do $(BIN)/uv pip compile --quiet --upgrade --universal --generate-hashes --no-strip-extras \
+	@$(BIN)/uv pip compile --quiet --upgrade --universal --generate-hashes --no-strip-extras \
 	--python-version 3.11 --custom-compile-command "make deps" \
-	--output-file $$folder/requirements.txt $$folder/requirements.in || exit 1; done
+	--output-file tests/requirements.txt tests/requirements.in
 	@for django in $$($(BIN)/python -c 'import json; print(*json.load(open("cookiecutter.json"))["django_version"])'); do rm -rf .cache/deps && \
 	$(BIN)/cookiecutter --no-input --default-config --output-dir .cache/deps . django_version=$$django create_git_repo=no >/dev/null && \
 	$(MAKE) --no-print-directory -C .cache/deps/my_site deps && \

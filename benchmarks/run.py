@@ -22,7 +22,7 @@ HERE = Path(__file__).parent
 ROUNDS = 3
 JOBS = 200
 
-# Name -> the goal, and what the row tells a reader. A ratio is the site's figure by the plain one's.
+# Name -> the goal for the site's figure divided by the plain one's, and what a reader learns.
 ROWS = {
     "home page with ten tokens, CPU": (
         "≤ 2.0",
@@ -51,7 +51,10 @@ ROWS = {
         "≥ 0.95",
         "the index serves the list; the other side is the site's own page without those tokens",
     ),
-    "start of web to its first answer": ("≤ 1.0", "loading once for all workers pays for more code"),
+    "start of web to its first answer": (
+        "≤ 1.0",
+        "loading once for all workers pays for more code",
+    ),
     "memory of web after traffic": ("≤ 0.8", "workers share what was loaded before they forked"),
     "from enqueue to ready": ("≤ 1.3", "a job that is committed with its row, and runs once"),
     "jobs per second, one worker": ("≥ 0.8", "the same, when many wait"),
@@ -152,7 +155,9 @@ class Benchmark:
 
     def million(self, stack):
         crowded = Side.site(self.servers, "million", *MILLION_TOKENS)
-        urls = [(f"{side.start_web(stack).address}/", side.cookies) for side in (crowded, self.site)]
+        urls = [
+            (f"{side.start_web(stack).address}/", side.cookies) for side in (crowded, self.site)
+        ]
         turns = take_turns(*(partial(load, *url) for url in urls))
         self.add("home page among 1,000,000 tokens of others, requests/s", *turns, max)
 
@@ -169,7 +174,9 @@ class Benchmark:
                 return seconds, web.memory()
 
         sides = take_turns(partial(live, self.site), partial(live, self.plain), turns=2)
-        for place, name in enumerate(("start of web to its first answer", "memory of web after traffic")):
+        for place, name in enumerate(
+            ("start of web to its first answer", "memory of web after traffic")
+        ):
             figures = [[[life[place] for life in turns] for turns in side] for side in sides]
             self.add(name, *figures, min)
 
@@ -194,7 +201,10 @@ class Benchmark:
                 return JOBS / (time.perf_counter() - start)
 
         two, one, plain = take_turns(
-            partial(rate, self.site, 2), partial(rate, self.site, 1), partial(rate, self.plain, 1), turns=1
+            partial(rate, self.site, 2),
+            partial(rate, self.site, 1),
+            partial(rate, self.plain, 1),
+            turns=1,
         )
         self.add("jobs per second, one worker", one, plain, max)
         self.add("jobs per second, two workers by one", two, one, max)

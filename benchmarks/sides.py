@@ -1,7 +1,6 @@
 """The two sides of the benchmarks, the site and the plain one, and the servers they share."""
 
 import json
-import os
 import re
 import shlex
 import subprocess
@@ -14,7 +13,7 @@ import psycopg2
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "tests"))
 
-from support.commands import BIN, cookiecutter  # noqa: E402  (the path)
+from support.commands import cookiecutter  # noqa: E402  (the path)
 from support.million import MILLION_TOKENS  # noqa: E402
 from support.processes import Process, answers, find_program, free_port, wait_for  # noqa: E402
 from support.procfile import production, read_procfile  # noqa: E402
@@ -188,14 +187,14 @@ class Side:
         port = free_port()
         web = self.start(stack, Web, self.web, "web", PORT=str(port))
         web.address = f"http://127.0.0.1:{port}"
-        wait_for(lambda: answers(f"{web.address}/line/"), what=web.log, pause=0.005)
+        wait_for(lambda: answers(f"{web.address}/line/"), 120, web.log, pause=0.005)
         return web
 
     def start_worker(self, stack):
         """Start a worker; return it once it waits for jobs."""
         name = f"worker-{free_port()}"
         worker = self.start(stack, Process, self.worker, name)
-        wait_for(lambda: "Listening on" in worker.output, what=worker.log)
+        wait_for(lambda: re.search("Listening on|queues=default", worker.output), what=worker.log)
         return worker
 
     @contextmanager
