@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from sides import MILLION_TOKENS, Servers, Side, find_program, wait_for
+from sides import MILLION_TOKENS, UNFINISHED_JOBS, Servers, Side, find_program, wait_for
 
 HERE = Path(__file__).parent
 ROUNDS = 3
@@ -59,6 +59,11 @@ ROWS = {
     "from enqueue to ready": ("≤ 1.3", "a job that is committed with its row, and runs once"),
     "jobs per second, one worker": ("≥ 0.8", "the same, when many wait"),
     "jobs per second, two workers by one": ("≥ 1.8", "both sides of this ratio are the site's"),
+    "a tick of the clock with 1,000,000 unfinished jobs, by one with 100": (
+        "≤ 2.0",
+        "the clock reads a bounded number of rows by an index, whatever the backlog",
+    ),
+    "memory of that clock": ("≤ 1.2", "and keeps a bounded number of them"),
 }
 
 
@@ -209,8 +214,25 @@ class Benchmark:
         self.add("jobs per second, one worker", one, plain, max)
         self.add("jobs per second, two workers by one", two, one, max)
 
+    def backlog(self, stack):
+        """Let the clock tick beside many unfinished jobs, and beside few."""
+        many, few = (
+            Side.site(self.servers, name, UNFINISHED_JOBS.format(count))
+            for name, count in (("backlog", 1_000_000), ("few", 100))
+        )
+        sides = take_turns(many.tick, few.tick, turns=1)
+        for place, name in enumerate(
+            (
+                "a tick of the clock with 1,000,000 unfinished jobs, by one with 100",
+                "memory of that clock",
+            )
+        ):
+            self.add(
+                name, *[[[tick[place] for tick in turns] for turns in side] for side in sides], min
+            )
 
-PARTS = ["cpu", "http", "million", "start", "jobs"]
+
+PARTS = ["cpu", "http", "million", "start", "jobs", "backlog"]
 
 
 def describe(benchmark, load_before):

@@ -20,7 +20,7 @@ from support.procfile import production, read_procfile  # noqa: E402
 from support.pythons import site_environment  # noqa: E402
 from support.servers import Postgres, Redis  # noqa: E402
 
-__all__ = ["MILLION_TOKENS", "Servers", "Side", "find_program", "wait_for"]
+__all__ = ["MILLION_TOKENS", "UNFINISHED_JOBS", "Servers", "Side", "find_program", "wait_for"]
 
 DJANGO = "6.1"
 CSRF = "abcdefghijklmnopqrstuvwxyzABCDEF"
@@ -49,6 +49,27 @@ with connection.schema_editor() as editor:
 for _ in range(10):
     plain.Token.objects.create(value="0" * 64)
 call_command("collectstatic", interactive=False, verbosity=0)
+"""
+UNFINISHED_JOBS = """
+INSERT INTO jobs_job (id, task, queue_name, args, kwargs, timeout, retries, status, attempts,
+failures, due, enqueued_at, worker_ids, errors)
+SELECT gen_random_uuid(), 'tokens.tasks.make_token', 'default', '[]', '{{}}', 30, '[]', 'READY', 0,
+0,
+now() - interval '1 hour', now() - interval '1 hour', '[]', '[]' FROM generate_series(1, {});
+ANALYZE jobs_job
+"""
+# Prints the seconds of the quickest tick, once the first has filled Redis, and the memory in kB.
+TICK = """
+import django
+django.setup()
+import resource, time
+from jobs import clock
+times = []
+for _ in range(6):
+    start = time.perf_counter()
+    assert clock.tick()
+    times.append(time.perf_counter() - start)
+print(min(times[1:]), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 STYLE = """
 import sys
@@ -143,7 +164,6 @@ class Side:
             "HTTP_X_CSRFTOKEN": CSRF,
         }
         side.style = side.python(STYLE, "config.wsgi", "config/site.css")
-        side.job = "import clients; clients.site()"
         side.unfinished = "SELECT count(*) FROM tokens_token WHERE state = 'pending'"
         return side
 
@@ -227,6 +247,11 @@ class Side:
         """Return how many tokens are still to be made."""
         ((count,),) = self.servers.execute(self.database, self.unfinished)
         return count
+
+    def tick(self):
+        """Return the seconds of a tick of the clock, and its memory in kB."""
+        seconds, memory = self.python(TICK).split()
+        return float(seconds), int(memory)
 
     def enqueue(self, count):
         """Ask for so many tokens in the background."""
