@@ -1,5 +1,6 @@
 """Tasks of the site itself."""
 
+from django.core import mail
 from django.core.management import call_command
 
 from jobs.compat import task
@@ -7,5 +8,12 @@ from jobs.compat import task
 
 @task
 def clear_sessions():
-    """Delete the sessions that have expired, as Django asks every site to do."""
+    """Delete expired sessions. Django leaves that to the site."""
     call_command("clearsessions")
+
+
+# If this fails for good, that error is mailed too: once, when the mail server is back.
+@task(retries=(60, 10 * 60, 60 * 60))
+def mail_admins(subject, text):
+    """Mail a text to ADMINS."""
+    mail.mail_admins(subject, text)
