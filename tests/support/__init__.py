@@ -9,7 +9,9 @@ http        `Visitor`, the one HTTP client
 procfile    `read_procfile`, `production`, its environment
 browser     what people do in Chromium; fixtures `chromium`, `live_site`, `page`
 heroku      Heroku, played here; fixtures `slug`, `app`, `dynos`, `browser`
-faults      `Stack`, the Procfile's processes, kept alive; what becomes of jobs under a fault
+stack       `Stack`, the Procfile's processes, kept alive, and its `Visitors`; fixture `stacks`
+orders      an app whose tasks show how often they took effect
+faults      `FAULTS`, and the `Outcome` of one: what became of all that was asked for
 docker      `docker`; `Project`, a site in Compose; fixtures `engine`, `project`
 production  `Production`, a site behind Caddy in Docker; fixture `production`
 
@@ -20,4 +22,6 @@ raised, `bake_session` its `cookies_session`; `site` is baked for each `variant`
 import pytest
 
 # Those that are no plugins.
-pytest.register_assert_rewrite("support.commands", "support.http", "support.template")
+pytest.register_assert_rewrite(
+    "support.commands", "support.faults", "support.http", "support.template"
+)
