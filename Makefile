@@ -3,6 +3,9 @@
 COOKIECUTTER := cookiecutter==2.7.1
 BIN := .venv/bin
 
+# What pip's configuration says of other installations is not for a virtual environment.
+unexport PIP_PREFIX PIP_TARGET PIP_USER
+
 # $(call find-python,3,12): the first Python of at least that version that can make a virtual
 # environment. It asks each one: a shim of pyenv may be on PATH and yet not run.
 find-python = for python in python3.14 python3.13 python3.12 python3.11 python3 \
@@ -26,14 +29,14 @@ demo: .demo/my_site  ## render the template with its defaults and start the site
 	if [ $$django = 5.2 ]; then echo "Django 6.1 needs Python 3.12, and $$python is older: rendering with Django 5.2 LTS."; fi; \
 	echo "Rendering the template and installing the site, which takes a minute or two ..."; \
 	"$$python" -m venv --clear .demo/venv \
-	&& .demo/venv/bin/python -m pip install --quiet --disable-pip-version-check $(COOKIECUTTER) \
+	&& .demo/venv/bin/python -m pip install --no-user --quiet --disable-pip-version-check $(COOKIECUTTER) \
 	&& .demo/venv/bin/cookiecutter --no-input --default-config --output-dir .demo . django_version=$$django create_git_repo=no >/dev/null
 
 .venv/installed: tests/requirements.txt
 	@python=$$($(call find-python,3,11)) \
 	|| { echo "No Python 3.11 or newer with venv was found: install it (on Debian: python3 and python3-venv)." >&2; exit 1; }; \
 	echo "Installing with $$python ..." && "$$python" -m venv --clear .venv
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement tests/requirements.txt
+	@$(BIN)/python -m pip install --no-user --quiet --disable-pip-version-check --requirement tests/requirements.txt
 	@touch $@
 
 # The servers and the browser that the tests start. Only root can install them, and only Debian's
@@ -57,7 +60,7 @@ lint: .venv/installed  ## check the style of the template's own code
 
 .PHONY: bench
 bench: .venv/installed servers  ## measure the site against baselines, as ratios
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement benchmarks/requirements.txt
+	@$(BIN)/python -m pip install --no-user --quiet --disable-pip-version-check --requirement benchmarks/requirements.txt
 	@$(BIN)/python benchmarks/run.py $(ARGS)
 
 .PHONY: deps

@@ -5,9 +5,7 @@ be too late: Cookiecutter has made the folder by then and removes it after a fai
 project_slug like `x/..` that is the folder in which the site was to be made, with all it contains.
 """
 
-import keyword
 import re
-import sys
 import unicodedata
 
 from cookiecutter.exceptions import FailedHookException
@@ -16,17 +14,10 @@ from cookiecutter.utils import simple_filter
 # Longest answers, in characters.
 MAX_LENGTH = {"project_name": 100, "description": 200, "author_name": 100, "author_email": 254}
 
-# What the site contains or imports under these names, and what Windows cannot have as a folder.
-SITE_MODULES = {"config", "manage", "tokens", "tests"}
-DEPENDENCIES = {
-    "brotli", "click", "coverage", "croniter", "csp", "debug_toolbar", "dj_database_url",
-    "django", "django_csp", "django_debug_toolbar", "django_htmx", "django_redis", "django_rq",
-    "djlint", "dotenv", "environs", "fakeredis", "gunicorn", "honcho", "marshmallow", "packaging",
-    "pip", "psycopg2", "pytest", "pytest_django", "redis", "rq", "ruff", "setuptools", "sqlparse",
-    "uv", "watchfiles", "whitenoise",
-}  # fmt: skip
+# Compose names a project and its image after the folder: between letters and digits an image may
+# have one or two underscores, or any number of hyphens.
+SLUG = re.compile(r"[a-z][a-z0-9]*((_{1,2}|-+)[a-z0-9]+)*")
 WINDOWS_DEVICES = re.compile(r"con|prn|aux|nul|(com|lpt)[0-9]")
-TAKEN = SITE_MODULES | DEPENDENCIES | sys.stdlib_module_names
 
 EMAIL = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]+@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+")
 
@@ -59,17 +50,13 @@ def check_email(question, answer):
 
 def check_slug(question, answer):
     """Return what is wrong with the name of the folder, or None."""
-    if not re.fullmatch(r"[a-z]([a-z0-9_]{0,48}[a-z0-9])?", answer):
+    if not SLUG.fullmatch(answer) or len(answer) > 50:
         return (
-            "is not a name for a folder: write at most 50 lower-case letters a-z, digits and "
-            "underscores, a letter first, no underscore last, like my_site"
+            "is not a name for a folder and an image: write at most 50 lower-case letters a-z and "
+            "digits, a letter first, with single hyphens or underscores between them, like my-site"
         )
-    is_keyword = keyword.iskeyword(answer) or keyword.issoftkeyword(answer)
-    if is_keyword or answer in TAKEN or WINDOWS_DEVICES.fullmatch(answer):
-        return (
-            "is a name that Python, the site's packages or Windows have taken: write another, "
-            f"like {answer}_site"
-        )
+    if WINDOWS_DEVICES.fullmatch(answer):
+        return f"is a name that Windows has taken: write another, like {answer}-site"
     return None
 
 

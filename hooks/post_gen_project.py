@@ -42,16 +42,18 @@ def git(*arguments):
 def create_git_repo():
     """Make a repository with a first commit; where that cannot be, return what to do instead."""
     try:
-        git("-c", "init.defaultBranch=main", "init", "--quiet")
-        git("add", "--all")
+        # Hooks of a template and ignore files are for other repositories: one might ignore
+        # .python-version. Who signs or checks every commit wants this one too.
+        git("-c", "init.defaultBranch=main", "init", "--quiet", "--template=")
+        git("-c", "core.excludesFile=", "add", "--all")
         git("commit", "--quiet", "--message", "Start from cookiecutter-django-docker-heroku")
     except OSError:
         return "Git is not installed, so there is no repository yet: install it, then git init."
     except subprocess.CalledProcessError as error:
-        reason = (error.stderr.strip() or error.stdout.strip()).splitlines()[-1:]
+        reason = " ".join((error.stderr or error.stdout or "no reason given").split())
         return (
-            f"Git made no first commit ({' '.join(reason)}): set user.name and user.email, "
-            "then git add --all && git commit."
+            f"Git made no first commit ({reason}). Put that right, then: "
+            "git -c core.excludesFile= add --all && git commit"
         )
     return None
 

@@ -22,12 +22,17 @@ REFUSED = [
     ("author_email", "a@b", "is not an email address: write one like you@example.com"),
     ("author_email", "a b@example.com", "is not an email address"),
     *(
-        ("project_slug", slug, "is not a name for a folder: write at most 50")
-        for slug in (None, "My_Site", "my-site", "1site", "site_", "sité", "x" * 51, "-x")
+        ("project_slug", slug, "is not a name for a folder and an image: write at most 50")
+        for slug in (None, "My_Site", "1site", "sité", "x" * 51, "-x")
+    ),
+    # Folders that Compose would name an image after which Docker refuses.
+    *(
+        ("project_slug", slug, "is not a name for a folder and an image: write at most 50")
+        for slug in ("site_", "site-", "my___site", "my_-site", "my-_site", "my.site")
     ),
     *(
-        ("project_slug", slug, f"have taken: write another, like {slug}_site")
-        for slug in ("class", "match", "json", "django", "config", "tokens", "tests", "con", "lpt1")
+        ("project_slug", slug, f"has taken: write another, like {slug}-site")
+        for slug in ("con", "nul", "com0", "lpt1")
     ),
 ]
 
@@ -72,5 +77,7 @@ def test_a_slug_that_is_a_path_makes_and_removes_nothing(slug, tmp_path):
         output = "." if options else folder
         done = cookiecutter(output, "--no-input", "-f", f"project_slug={slug}", **options)
         assert done.returncode == 1
-        assert done.stdout.startswith("project_slug is not a name for a folder: write at most 50")
+        assert done.stdout.startswith(
+            "project_slug is not a name for a folder and an image: write at most 50"
+        )
         assert set(tmp_path.rglob("*")) == before

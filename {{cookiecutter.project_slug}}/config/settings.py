@@ -53,7 +53,7 @@ try:
 
     LOG_LEVEL = env.log_level("LOG_LEVEL", "INFO")
 
-    # What gunicorn.conf.py goes by.
+    # What gunicorn.conf.py goes by; the proxies tell config/throttle.py the visitor's address too.
     PORT = env.int("PORT", 8000, validate=between(1, 65535))
     WEB_CONCURRENCY = env.int("WEB_CONCURRENCY", 2, validate=between(1, 1000))
     DRAIN_SECONDS = env.int("DRAIN_SECONDS", 0, validate=between(0, 600))
@@ -80,6 +80,7 @@ if HEROKU:
 INSTALLED_APPS = [
     "tokens",
     "jobs",
+    "users",
     "config",
     "django.contrib.admin",
     "django.contrib.auth",
@@ -224,7 +225,7 @@ STORAGES = {
     "staticfiles": {
         "BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"
         if DEBUG
-        else "whitenoise.storage.CompressedManifestStaticFilesStorage"
+        else "config.storage.StaticFilesStorage"
     },
 }
 
@@ -236,6 +237,8 @@ if not SECRET_KEY:
     # config/checks.py says more about a missing key than Django's check of weak ones.
     SILENCED_SYSTEM_CHECKS.append("security.W009")
 
+AUTH_USER_MODEL = "users.User"
+AUTHENTICATION_BACKENDS = ["config.backends.ThrottledBackend"]
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}
     for name in (
@@ -290,7 +293,7 @@ LOGGING = {
             "formatter": "line",
         },
         "mail_admins": {
-            "class": "config.mail.AdminEmailHandler",
+            "class": "jobs.mail.AdminEmailHandler",
             "filters": ["request_id"],
             "formatter": "line",
             "level": "ERROR",

@@ -6,10 +6,6 @@ from django.shortcuts import redirect
 from django.templatetags.static import static
 from django.urls import include, path
 
-from config.login import LoginForm
-
-admin.site.login_form = LoginForm
-
 urlpatterns = [
     path("", include("tokens.urls")),
     path("jobs/", include("jobs.urls")),

@@ -12,7 +12,6 @@ class TokenAdmin(admin.ModelAdmin):
     list_display = ["id", "state", "created"]
     list_filter = ["state", "created"]
     fields = readonly_fields = ["id", "visitor", "state", "created"]
-    ordering = ["-created"]
     paginator = BoundedPaginator
     show_full_result_count = False
 

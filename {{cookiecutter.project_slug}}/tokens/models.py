@@ -19,7 +19,7 @@ class TokenQuerySet(models.QuerySet):
         """
         if visitor is None:
             return self.none()
-        return self.filter(visitor=visitor, created__gt=expiry()).order_by("-created")
+        return self.filter(visitor=visitor, created__gt=expiry())
 
     def expired(self):
         return self.filter(created__lte=expiry())
@@ -59,6 +59,7 @@ class Token(models.Model):
     objects = TokenQuerySet.as_manager()
 
     class Meta:
+        ordering = ["-created"]
         indexes = [
             # The visitor's list, already in its order.
             models.Index(fields=["visitor", "-created"], name="token_visitor_created"),

@@ -3,32 +3,35 @@ from uuid import UUID, uuid4
 from django.contrib import messages
 from django.db import transaction
 from django.shortcuts import redirect, render
-from django.views.decorators.cache import never_cache
+from django.views.decorators.cache import cache_control
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 from django_htmx.http import HttpResponseClientRefresh
 
+from config.throttle import throttled
 from config.views import unavailable
 from jobs.compat import TaskResultStatus
 from jobs.exceptions import QueueFull
 from jobs.models import Job
 from jobs.queue import get_progress, redis_is_silent
+from tokens import conf
 from tokens.models import LimitReached, Token, new_value
 from tokens.tasks import make_token
 from tokens.visitors import get_visitor, remember_visitor
 
 
 @require_safe
-@never_cache
+@cache_control(no_store=True)
 def home(request):
     """Show the visitor's tokens."""
     tokens = list(Token.objects.of(get_visitor(request)))
     add_progress(tokens)
     pending = [token for token in tokens if token.is_pending]
-    return render(request, "tokens/home.html", {"tokens": tokens, "pending": pending})
+    context = {"tokens": tokens, "pending": pending, "swap": False}
+    return render(request, "tokens/home.html", context)
 
 
 @require_safe
-@never_cache
+@cache_control(no_store=True)
 def progress(request):
     """Return what has changed of the tokens named by `token`, for htmx to swap in.
 
@@ -45,23 +48,27 @@ def progress(request):
         "pending": [token for token in tokens if token.is_pending],
         "arrived": [token for token in tokens if not token.is_pending],
         "gone": gone,
+        "swap": True,
     }
     return render(request, "tokens/progress.html", context)
 
 
 @require_POST
+@throttled(conf.RATE)
 def generate(request):
     """Make a token at once."""
     return create_token(request, state=Token.State.READY, value=new_value())
 
 
 @require_POST
+@throttled(conf.RATE)
 def generate_in_background(request):
     """Make a token in a background job."""
     return create_token(request, state=Token.State.PENDING)
 
 
 @require_POST
+@throttled(conf.RATE)
 def retry(request):
     """Ask anew for a token that could not be made; the failed one goes."""
     failed = Token.objects.filter(state=Token.State.FAILED)
@@ -77,7 +84,7 @@ def delete(request):
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
-@never_cache
+@cache_control(no_store=True)
 def delete_all(request):
     """Delete all tokens of the visitor, after asking for confirmation."""
     tokens = Token.objects.of(get_visitor(request))

@@ -104,7 +104,7 @@ def test_home_takes_one_query_whatever_it_shows(
 ):
     Token.objects.create(visitor=visitor, state="failed")
     with django_assert_num_queries(1):
-        assert client.get(HOME).text.count('<li id="token-') == 3
+        assert client.get(HOME).text.count('<li class="token"') == 3
 
 
 def test_tokens_are_listed_newest_first(client, visitor):
@@ -162,7 +162,8 @@ def test_progress_says_when_a_token_could_not_be_made(client, visitor):
 
 def test_progress_removes_what_is_gone(client, token):
     gone = uuid4()
-    assert f'id="token-{gone}" hx-swap-oob="delete"' in client.get(PROGRESS, {"token": gone}).text
+    row = f'hx-swap-oob="delete:li:has(#delete-{gone})"'
+    assert row in client.get(PROGRESS, {"token": gone}).text
 
 
 def test_progress_asks_for_the_whole_page_when_nothing_is_left(client, visitor):
@@ -245,6 +246,23 @@ def test_a_visitor_can_have_so_many_pending(client, visitor, queue):
     assert texts(response) == ["5 of your tokens are still being made: wait for one to arrive."]
     client.post(reverse("tokens:generate"))
     assert Token.objects.filter(state="ready").count() == 1
+
+
+@pytest.mark.parametrize("name", ["generate", "generate_in_background", "retry"])
+def test_an_address_can_ask_so_often_a_minute(client, name, monkeypatch):
+    monkeypatch.setattr(conf, "LIMIT", conf.RATE + 1)
+    monkeypatch.setattr(conf, "PENDING_LIMIT", conf.RATE + 1)
+    failed = Token.objects.create(visitor=uuid4(), state="failed")
+    statuses = {
+        client.post(reverse(f"tokens:{name}"), {"token": failed.pk}).status_code
+        for _ in range(conf.RATE)
+    }
+    assert statuses == {302}
+    made = Token.objects.count()
+    response = client.post(reverse(f"tokens:{name}"))
+    assert response.status_code == 429
+    assert "Too many requests" in response.text
+    assert Token.objects.count() == made
 
 
 def test_without_redis_a_background_token_is_accepted_and_comes_late(client, no_redis):

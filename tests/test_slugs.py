@@ -1,0 +1,15 @@
+"""Folders that may be called what Python or a package is called: nothing imports them."""
+
+import pytest
+from support.commands import run
+from support.pythons import site_environment
+
+
+@pytest.mark.parametrize("slug", ["my-site", "django", "class"])
+def test_a_site_works_in_a_folder_of_any_name(bake, slug):
+    site = bake(project_slug=slug, create_git_repo=False)
+    assert site.name == slug
+    python = site_environment(site, "6.1") / "python"
+    run(python, "manage.py", "check", site=site)
+    run(python, "-m", "pytest", "-q", "-x", "tests/test_requirements.py", site=site)
+    assert f'name = "{slug}"' in (site / "pyproject.toml").read_text()
