@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from support.faults import FAULTS, OPTIONS, Outcome, run
 
-ASK = 60  # at least, per fault
+ASK = 40  # at least, per fault
 AT_ONCE = 5  # faults; more would only wait for the processor
 DATABASES = ("postgres", "sqlite")
 QUICK = {("work_horses_killed", "postgres"), ("redis_emptied", "sqlite")}

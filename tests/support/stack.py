@@ -42,6 +42,12 @@ AUDIT = {
     ),
 }
 
+# For a site without the app.
+WITHOUT_ORDERS = (
+    "CREATE TABLE orders_order (id uuid, task text, trouble text, job uuid)",
+    "CREATE TABLE orders_effect (order_id uuid)",
+)
+
 
 class Stack:
     """Web, workers and clocks by the site's Procfile, each started again whenever it ends.
@@ -126,6 +132,16 @@ class Stack:
     def execute(self, sql):
         return execute(self.database, sql)
 
+    @property
+    def wishes(self):
+        """Return what visitors ask for, one after the other."""
+        return [
+            self.place_token,
+            lambda: self.place("charge"),
+            lambda: self.place("remind"),
+            lambda: self.place("charge", "rolled back"),
+        ]
+
     def place(self, task="charge", trouble="none"):
         """Place an order; return its id, or None if it was rolled back."""
         address = f"{self.address}/orders/{task}/{quote(trouble)}"
@@ -177,13 +193,7 @@ class Visitors:
             thread.start()
 
     def ask(self, first):
-        wishes = [
-            self.stack.place_token,
-            lambda: self.stack.place("charge"),
-            lambda: self.stack.place("remind"),
-            lambda: self.stack.place("charge", "rolled back"),
-        ]
-        for wish in islice(cycle(wishes), first, None):
+        for wish in islice(cycle(self.stack.wishes), first, None):
             if self.leaving.is_set() and len(self.receipts) >= self.asked:
                 break
             if len(self.receipts) >= 2 * self.asked:
