@@ -16,7 +16,7 @@ AT_ONCE = 5  # faults; more would only wait for the processor
 DATABASES = ("postgres", "sqlite")
 QUICK = {("work_horses_killed", "postgres"), ("redis_emptied", "sqlite")}
 
-pytestmark = pytest.mark.xdist_group("faults")
+pytestmark = [pytest.mark.xdist_group("faults"), pytest.mark.alone]
 
 CASES = [
     pytest.param(name, database, marks=[] if (name, database) in QUICK else pytest.mark.slow)

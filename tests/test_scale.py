@@ -17,7 +17,7 @@ from support.servers import execute
 from support.stack import AUDIT, WITHOUT_ORDERS, Stack
 
 # One at a time, see test_docker.py.
-pytestmark = [pytest.mark.xdist_group("docker"), pytest.mark.slow]
+pytestmark = [pytest.mark.xdist_group("network"), pytest.mark.alone, pytest.mark.slow]
 
 COMMANDS = {
     "web": [],

@@ -20,7 +20,7 @@ import redis
 from support.http import Visitor
 from support.processes import Process, answers, free_port, members, wait_for
 from support.procfile import production, read_procfile
-from support.pythons import site_environment
+from support.pythons import newest_django, site_environment
 from support.servers import Postgres, Redis, execute
 
 VISITORS = 4  # who ask at once
@@ -232,10 +232,10 @@ def stacks(bake_session, postgres, tmp_path_factory):
     It takes a name for the database, "postgres" or "sqlite", whether its Postgres is to be one of
     its own, variables for the environment, and the Stack's options. The site has the app `orders`.
     """
-    site = bake_session(create_git_repo=False)
+    site = bake_session(django_version=newest_django(), create_git_repo=False)
     shutil.copytree(ORDERS, site / "orders")
     variables = production(
-        site_environment(site, "6.1"),
+        site_environment(site, newest_django()),
         DJANGO_SETTINGS_MODULE="orders.settings",
         ALLOWED_HOSTS="localhost,testserver",
         REDIS_URL="redis://localhost:1",  # for the checks; each stack has its own
