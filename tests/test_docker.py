@@ -15,7 +15,7 @@ from support.http import Visitor
 from support.processes import answers, wait_for
 
 # One at a time: they share the engine's cache, and two of them would share two cores.
-pytestmark = pytest.mark.xdist_group("docker")
+pytestmark = pytest.mark.xdist_group("network")
 
 SITE = {"clock", "web", "worker"}
 SERVICES = SITE | {"db", "redis"}

@@ -7,6 +7,13 @@ import pytest
 import redis as redis_client
 from support.heroku import HOST
 from support.processes import wait_for
+from support.pythons import quick_variants
+
+# One set of dynos for all of them.
+pytestmark = [
+    pytest.mark.xdist_group("heroku"),
+    pytest.mark.parametrize("variant", quick_variants(), indirect=True),
+]
 
 
 def test_http_is_redirected_to_https_once(browser):

@@ -13,7 +13,7 @@ from support.http import Visitor
 from support.processes import wait_for
 from support.production import Production, load
 
-pytestmark = pytest.mark.xdist_group("docker")
+pytestmark = pytest.mark.xdist_group("network")
 
 SITE = {"web-a", "web-b", "worker", "clock"}
 SERVICES = SITE | {"caddy", "db", "redis"}

@@ -16,7 +16,7 @@ WORDS_PER_MINUTE = 200
 
 # Who runs the commands of the READMEs: each must match a pattern here.
 COMMANDS = {
-    r"make (demo|dev|\.env)": "tests/test_make.py",
+    r"make (demo|dev|\.env)": "tests/test_demo.py, tests/test_make.py",
     r"make (deps|lint|format|shell)": "here",
     r"make test( SLOW=1)?": ".ci/run, and tests/test_site.py for the site",
     r"\.venv/bin/python manage\.py makemigrations": "here",

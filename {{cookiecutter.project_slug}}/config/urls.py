@@ -6,6 +6,8 @@ from django.shortcuts import redirect
 from django.templatetags.static import static
 from django.urls import include, path
 
+from config.views import welcome
+
 urlpatterns = [
     path("", include("tokens.urls")),
     path("jobs/", include("jobs.urls")),
@@ -17,6 +19,7 @@ urlpatterns = [
 handler500 = "config.views.server_error"
 
 if settings.DEBUG:
-    from debug_toolbar.toolbar import debug_toolbar_urls
-
-    urlpatterns += debug_toolbar_urls()
+    urlpatterns += [
+        path("", welcome),  # until an app above has a page there
+        path("__debug__/", include("debug_toolbar.urls")),
+    ]

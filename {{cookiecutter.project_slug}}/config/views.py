@@ -1,4 +1,4 @@
-"""Error pages that Django's defaults do not cover."""
+"""The pages of a site without apps: the first one in development, and errors."""
 
 import sys
 
@@ -6,6 +6,11 @@ from django.db import InterfaceError, OperationalError
 from django.http import HttpResponse
 from django.shortcuts import render
 from django.template.loader import render_to_string
+
+
+def welcome(request):
+    """Say what to do next, in development, as long as no app has a page at `/`."""
+    return render(request, "welcome.html")
 
 
 def server_error(request):

@@ -21,7 +21,8 @@ else:
 
     CACHES["default"]["OPTIONS"] |= CACHE_OPTIONS
 
-# No manifest: Heroku CI, for one, collects no static files.
+# No manifest: Heroku CI, for one, collects no static files. tests/test_production.py does.
+PRODUCTION_STORAGES = STORAGES.copy()
 STORAGES["staticfiles"] = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
 WHITENOISE_AUTOREFRESH = True
 # Fast, and of no use to anybody.

@@ -12,7 +12,11 @@ from redis.exceptions import RedisError
 
 from config import backends, urls
 
-pytestmark = [pytest.mark.django_db, pytest.mark.urls(__name__)]
+pytestmark = [
+    pytest.mark.django_db,
+    pytest.mark.urls(__name__),
+    pytest.mark.ignore_template_errors,  # the admin's template, outside the admin
+]
 
 # A page of Django's, as an owner would add it, and the admin's.
 urlpatterns = [

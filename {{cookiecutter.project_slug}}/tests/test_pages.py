@@ -4,7 +4,7 @@ import pytest
 from django.db import OperationalError
 from django.urls import path, reverse
 
-from config import urls
+from config import urls, views
 from jobs.exceptions import QueueFull
 
 pytestmark = [pytest.mark.django_db, pytest.mark.urls(__name__)]
@@ -66,6 +66,10 @@ def test_a_foreign_host_gives_a_400_page(client):
     response = client.get("/nowhere/", headers={"host": "example.org"})
     assert response.status_code == 400
     assert "Bad request" in response.text
+
+
+def test_the_first_page_says_what_to_do_next(rf):
+    assert "config/urls.py" in views.welcome(rf.get("/")).text
 
 
 def test_the_icon_is_found_where_browsers_look_for_it(client):

@@ -42,20 +42,20 @@ def database(tmp_path):
         "PRAGMA journal_mode = WAL",
         "CREATE TABLE django_migrations (name)",
         "INSERT INTO django_migrations VALUES ('0001_initial')",
-        "CREATE TABLE tokens (value)",
-        "INSERT INTO tokens VALUES (hex(randomblob(100000)))",
+        "CREATE TABLE notes (value)",
+        "INSERT INTO notes VALUES (hex(randomblob(100000)))",
     )
     with closing(sqlite3.connect(database)) as reader:
-        reader.execute("SELECT * FROM tokens").fetchone()
+        reader.execute("SELECT * FROM notes").fetchone()
         yield database
 
 
 def test_what_was_backed_up_is_restored(database, run):
-    tokens = execute(database, "SELECT * FROM tokens")
+    notes = execute(database, "SELECT * FROM notes")
     backup = run("backup", database)
-    execute(database, "DELETE FROM tokens")
+    execute(database, "DELETE FROM notes")
     run("restore", database, backup)
-    assert execute(database, "SELECT * FROM tokens") == tokens
+    assert execute(database, "SELECT * FROM notes") == notes
     assert [path.name for path in database.parent.iterdir() if path.is_dir()] == []
 
 
@@ -67,7 +67,7 @@ def test_a_database_that_is_not_there_is_no_backup(tmp_path, run):
 
 @pytest.mark.parametrize("damage", ["empty", "half", "other", "garbage", "damaged", "foreign"])
 def test_what_is_no_whole_backup_changes_nothing(database, tmp_path, run, damage):
-    tokens = execute(database, "SELECT * FROM tokens")
+    notes = execute(database, "SELECT * FROM notes")
     backup = run("backup", database)
     execute(tmp_path / "foreign", "CREATE TABLE other (name)")
     given = {
@@ -81,5 +81,5 @@ def test_what_is_no_whole_backup_changes_nothing(database, tmp_path, run, damage
     refused = r"Nothing was changed: this is no whole backup of a site \(.+\)\."
     with pytest.raises(SystemExit, match=rf"^{refused}$"):
         run("restore", database, given)
-    assert execute(database, "SELECT * FROM tokens") == tokens
+    assert execute(database, "SELECT * FROM notes") == notes
     assert run("backup", database)
