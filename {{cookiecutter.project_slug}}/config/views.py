@@ -1,25 +1,28 @@
-"""The pages of a site without apps: the first one in development, and errors."""
+"""Pages that need no app: the first page in development, and error pages."""
 
 import sys
 
 from django.db import InterfaceError, OperationalError
-from django.http import HttpResponse
+from django.http import HttpResponse, UnreadablePostError
 from django.shortcuts import render
 from django.template.loader import render_to_string
 
 
 def welcome(request):
-    """Say what to do next, in development, as long as no app has a page at `/`."""
+    """Say what to do next, in development, until an app has a page at `/`."""
     return render(request, "welcome.html")
 
 
 def server_error(request):
     """Render 503 when the database does not answer or a queue is full, 500 for other exceptions.
 
-    Django calls this `handler500` while the exception is being handled. One that has an attribute
+    A visitor who sent only a part of the request gets 408: that is no error of the site's. Django
+    calls this `handler500` while the exception is being handled. One that has an attribute
     `retry_after` says after how many seconds to try again.
     """
     exception = sys.exception()
+    if isinstance(exception, UnreadablePostError):
+        return render(None, "400.html", status=408)
     if isinstance(exception, (InterfaceError, OperationalError)):
         return unavailable(10)
     if retry_after := getattr(exception, "retry_after", None):
@@ -28,6 +31,6 @@ def server_error(request):
 
 
 def unavailable(retry_after):
-    """Return the page that asks to try again, and its header, in seconds."""
+    """Return a 503 page that asks to try again after that many seconds."""
     headers = {"Retry-After": str(retry_after)}
     return HttpResponse(render_to_string("503.html"), status=503, headers=headers)
