@@ -46,8 +46,7 @@ lint: .venv/installed  ## check the style of the template's own code, and the Py
 	@$(BIN)/vermin --target=$(FLOOR)- --violations --no-tips --quiet --exclude-regex '}\.py$$' $(CODE)
 
 .PHONY: bench
-bench: servers .venv/installed  ## measure the site against baselines, as ratios
-	@$(PIP) --requirement benchmarks/requirements.txt
+bench: servers .venv/installed  ## compare the site with one written plainly
 	@$(BIN)/python benchmarks/run.py $(ARGS)
 
 .PHONY: deps

@@ -125,6 +125,9 @@ TEMPLATES = [
     },
 ]
 
+# In a cookie alone: a message never needs a session, and with it a row in the database.
+MESSAGE_STORAGE = "django.contrib.messages.storage.cookie.CookieStorage"
+
 LANGUAGE_CODE = "en-us"
 TIME_ZONE = "UTC"
 USE_I18N = False
