@@ -136,7 +136,7 @@ def test_python_and_html_are_valid_as_they_stand_in_the_template():
         if not path.is_file() or "__pycache__" in path.parts:
             continue
         text = path.read_text(encoding="utf-8")
-        if path.suffix in {".py", ".sh", ".html", ".css", ".js", ".svg"}:
+        if path.suffix in {".py", ".sh", ".html", ".css", ".js", ".svg"} and "}" not in path.stem:
             assert "cookiecutter." not in text, path
             if path.suffix == ".py":
                 compile(text, str(path), "exec")

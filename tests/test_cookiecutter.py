@@ -12,11 +12,11 @@ from support.pythons import environment_of, find_pythons, newest_django, site_en
 from support.template import FILES, TEMPLATE, check_tree, files
 
 
-def test_prompts_are_sentences_and_answers_are_taken(tmp_path):
+def test_prompts_ask_and_answers_are_used(tmp_path):
     typed = 'Typed {7*7}\ntyped_site\nIt\'s "quoted".\nAda\nada@example.com\n2\n2\n3\n1\nn\n'
     done = cookiecutter(tmp_path, input=typed)
     assert done.returncode == 0, done.stderr
-    assert "What is the site called?" in done.stdout
+    assert "Name of the site" in done.stdout
     assert "5.2 LTS, supported until April 2028" in done.stdout
     site = tmp_path / "typed_site"
     assert (site / "README.md").read_text().startswith("# Typed {7*7}\n")

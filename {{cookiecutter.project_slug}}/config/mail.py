@@ -1,4 +1,4 @@
-"""Mail: what EMAIL_URL means, and what no mail and no log may say."""
+"""Mail: what EMAIL_URL means, and what must not get into mails and logs."""
 
 import logging
 import re
@@ -7,22 +7,22 @@ from urllib.parse import unquote, urlsplit
 
 import django
 
-# Scheme -> the port, and how the connection is encrypted.
+# For each scheme, the port and the encryption.
 SMTP = {
     "smtp": (25, {}),
     "smtp+tls": (587, {"use_tls": True}),  # STARTTLS
     "smtps": (465, {"use_ssl": True}),  # TLS from the first byte
 }
 
-# Where Postgres quotes a row in its error, up to the end of the error.
+# From where Postgres quotes a row in an error message to the end of that message.
 DETAIL = re.compile(r"^DETAIL:.*?(?=\n\n|\nTraceback |\Z)", re.MULTILINE | re.DOTALL)
 
 
 def mail_settings(url):
-    """Return Django's settings for sending mail as the URL says; raise ValueError if it says none.
+    """Return Django's settings for the mail server at the URL; raise ValueError for a bad URL.
 
-    The URL is `console:` or like `smtp+tls://user:password@host:587`. Django 6.1 calls the settings
-    MAILERS, older ones EMAIL_….
+    The URL is `console:`, or like `smtp+tls://user:password@host:587`. The settings are MAILERS in
+    Django 6.1, and EMAIL_HOST and so on before.
     """
     parts = urlsplit(url)
     if url == "console:":

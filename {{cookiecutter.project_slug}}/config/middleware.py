@@ -1,4 +1,4 @@
-"""Health checks, and the id of the request in every log line."""
+"""Health checks, and a request id in every log line."""
 
 import logging
 import re
@@ -16,14 +16,14 @@ logger = logging.getLogger(__name__)
 
 request_id = ContextVar("request_id", default="-")
 
-# What Heroku's router accepts as an id from outside: 20 to 200 of these characters.
+# The ids that Heroku's router accepts from outside: 20 to 200 of these characters.
 REQUEST_ID = re.compile(r"[A-Za-z0-9-]{20,200}")
 
 
 class HealthMiddleware:
-    """Answer `/healthz` (the process lives) and `/readyz` (database and Redis answer too).
+    """Answer `/healthz` (the process is alive) and `/readyz` (database and Redis answer too).
 
-    Ahead of all other middleware: a probe has no valid Host header and does not speak HTTPS.
+    Comes before all other middleware, because a probe has no valid Host header and no HTTPS.
     """
 
     draining = False  # set by gunicorn.conf.py when the process is about to stop
@@ -41,7 +41,7 @@ class HealthMiddleware:
         return self.get_response(request)
 
     def ready(self):
-        """Return 200, or 503 naming what does not answer."""
+        """Return 200, or 503 with the names of what does not answer."""
         failed = []
         for name, ask in (("database", self.ask_database), ("redis", self.ask_redis)):
             try:
@@ -63,7 +63,7 @@ class HealthMiddleware:
 
 
 class RequestIDMiddleware:
-    """Take the request's id from X-Request-ID, or make one, and send it back."""
+    """Take the request's id from X-Request-ID or make one, and send it back."""
 
     def __init__(self, get_response):
         self.get_response = get_response
@@ -79,7 +79,7 @@ class RequestIDMiddleware:
 
 @receiver(request_finished)
 def forget_request_id(**kwargs):
-    """End what RequestIDMiddleware began, but not in it: Django logs a 404, say, after it."""
+    """Forget the request's id. The middleware cannot: Django logs a 404 after it has returned."""
     request_id.set("-")
 
 
@@ -100,7 +100,7 @@ class BodyLimitMiddleware:
 
 
 class RequestIDFilter(logging.Filter):
-    """Give each log record the `request_id` it was written under, `-` outside requests."""
+    """Give each log record the `request_id` of its request, or `-` outside requests."""
 
     def filter(self, record):
         record.request_id = request_id.get()

@@ -12,7 +12,7 @@ urlpatterns = [
     path("", include("tokens.urls")),
     path("jobs/", include("jobs.urls")),
     path("admin/", admin.site.urls),
-    # Where browsers look for it on pages that name none, the admin's say.
+    # Browsers look for it here on pages that name no icon, such as the admin's.
     path("favicon.ico", lambda request: redirect(static("config/favicon.svg"))),
 ]
 
@@ -20,6 +20,6 @@ handler500 = "config.views.server_error"
 
 if settings.DEBUG:
     urlpatterns += [
-        path("", welcome),  # until an app above has a page there
+        path("", welcome),  # until one of your apps has a page at /
         path("__debug__/", include("debug_toolbar.urls")),
     ]

@@ -1,4 +1,4 @@
-"""The pages of a site without apps: the first one in development, and errors."""
+"""Pages that need no app: the first page in development, and error pages."""
 
 import sys
 
@@ -9,7 +9,7 @@ from django.template.loader import render_to_string
 
 
 def welcome(request):
-    """Say what to do next, in development, as long as no app has a page at `/`."""
+    """Say what to do next, in development, until an app has a page at `/`."""
     return render(request, "welcome.html")
 
 
@@ -31,6 +31,6 @@ def server_error(request):
 
 
 def unavailable(retry_after):
-    """Return the page that asks to try again, and its header, in seconds."""
+    """Return a 503 page that asks to try again after that many seconds."""
     headers = {"Retry-After": str(retry_after)}
     return HttpResponse(render_to_string("503.html"), status=503, headers=headers)

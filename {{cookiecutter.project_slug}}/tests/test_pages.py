@@ -1,4 +1,4 @@
-"""The pages that a site has whatever its apps are: error pages, the icon, the admin's login."""
+"""Pages of every site, whatever its apps: error pages, the icon, the admin's login."""
 
 import pytest
 from django.db import OperationalError
@@ -31,7 +31,7 @@ urlpatterns = [
 handler500 = urls.handler500
 
 
-def test_an_error_gives_a_500_page(client):
+def test_an_error_answers_500(client):
     client.raise_request_exception = False
     response = client.get("/error/")
     assert response.status_code == 500
@@ -39,14 +39,14 @@ def test_an_error_gives_a_500_page(client):
     assert "ZeroDivisionError" not in response.text
 
 
-def test_an_exception_that_knows_when_to_try_again_gives_a_503_page(client):
+def test_an_exception_with_retry_after_answers_503(client):
     client.raise_request_exception = False
     response = client.get("/full/")
     assert response.status_code == 503
     assert response["Retry-After"] == "10"
 
 
-def test_an_unreachable_database_gives_a_503_page(client):
+def test_an_unreachable_database_answers_503(client):
     client.raise_request_exception = False
     response = client.get("/no-database/")
     assert response.status_code == 503
@@ -54,7 +54,7 @@ def test_an_unreachable_database_gives_a_503_page(client):
     assert "Back in a moment" in response.text
 
 
-def test_a_missing_page_gives_a_404_page_without_a_query(client, django_assert_num_queries):
+def test_a_missing_page_answers_404_without_a_query(client, django_assert_num_queries):
     client.cookies["sessionid"] = "x"
     with django_assert_num_queries(0):
         response = client.get("/nowhere/")
@@ -62,7 +62,7 @@ def test_a_missing_page_gives_a_404_page_without_a_query(client, django_assert_n
     assert "Page not found" in response.text
 
 
-def test_a_foreign_host_gives_a_400_page(client):
+def test_an_unknown_host_answers_400(client):
     response = client.get("/nowhere/", headers={"host": "example.org"})
     assert response.status_code == 400
     assert "Bad request" in response.text
@@ -79,6 +79,6 @@ def test_the_icon_is_found_where_browsers_look_for_it(client):
 @pytest.mark.parametrize(
     ("path", "queries"), [("/healthz", 0), ("/readyz", 1), (reverse("admin:login"), 0)]
 )
-def test_a_page_asks_no_more_than_it_needs(client, path, queries, django_assert_num_queries):
+def test_a_page_makes_only_the_queries_it_needs(client, path, queries, django_assert_num_queries):
     with django_assert_num_queries(queries):
         client.get(path)

@@ -1,4 +1,4 @@
-"""What only production would show: a static file that is not there, a page that does not render."""
+"""Mistakes that otherwise only production shows: a missing static file, a page that fails."""
 
 from pathlib import Path
 
@@ -21,12 +21,12 @@ TEMPLATES = sorted(
 
 @pytest.fixture(scope="session")
 def static_root(tmp_path_factory):
-    """Collect the static files; this fails when a stylesheet names a file that is not there."""
+    """Collect the static files. This fails if a stylesheet names a missing file."""
     folder = tmp_path_factory.mktemp("static")
     with override_settings(
         STATIC_ROOT=folder,
         STORAGES=settings.PRODUCTION_STORAGES,
-        WHITENOISE_SKIP_COMPRESS_EXTENSIONS=["css", "js", "svg"],  # to compress takes seconds
+        WHITENOISE_SKIP_COMPRESS_EXTENSIONS=["css", "js", "svg"],  # compressing takes seconds
     ):
         call_command("collectstatic", interactive=False, verbosity=0)
     return folder
@@ -34,13 +34,13 @@ def static_root(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def _production(settings, static_root):
-    """Use the static files under the names that they have in production."""
+    """Use the names that static files have in production."""
     settings.STATIC_ROOT = static_root
     settings.STORAGES = settings.PRODUCTION_STORAGES
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
-def test_the_static_files_that_a_template_names_are_there(name):
+def test_static_files_named_in_templates_exist(name):
     template = get_template(name).template
     for node in template.nodelist.get_nodes_by_type(StaticNode):
         assert node.url({}) or node.varname
@@ -52,7 +52,7 @@ def test_error_pages_need_no_context(name):
 
 
 def urls(patterns, namespace=""):
-    """Yield the URLs that take no argument."""
+    """Yield the URLs without arguments."""
     for pattern in patterns:
         if hasattr(pattern, "url_patterns"):
             inner = f"{namespace}{pattern.namespace}:" if pattern.namespace else namespace

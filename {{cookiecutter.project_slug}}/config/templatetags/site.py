@@ -1,4 +1,4 @@
-"""What config/project.py says, as tags, because error pages are rendered without a context."""
+"""The site's name and description as tags, because error pages are rendered without a context."""
 
 from django import template
 
@@ -15,5 +15,5 @@ def site_name():
 
 @register.simple_tag
 def site_description():
-    """Return what the site is, in one sentence."""
+    """Return the site's description, one sentence."""
     return project.SITE_DESCRIPTION
