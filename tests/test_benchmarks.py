@@ -1,4 +1,4 @@
-"""The benchmarks' arithmetic, and how they end early. `make bench` itself runs in no test."""
+"""The benchmarks' arithmetic, and how they stop early. No test runs `make bench` itself."""
 
 import os
 import shutil

@@ -50,7 +50,7 @@ def check_nothing_is_spread(production, before):
 def test_a_new_version_and_new_secrets_lose_no_request_and_no_job(production, record_property):
     before, old_key = production.containers(), secret(production, "secret_key")
     old_login = production.sql("SELECT rolname FROM pg_roles WHERE rolname ~ '^site_'")
-    visitor = production.visitor().walk()
+    visitor = production.visitor(keep_alive=False).walk()
     tokens = visitor.tokens()
     with load(production, record_property):
         production.edit("tokens/templates/tokens/home.html", "Random tokens", production.name)
@@ -119,7 +119,7 @@ def test_a_version_that_cannot_run_replaces_nothing_and_says_why(production, cha
     check_failure("no start")
     assert set(production.releases()) >= set(images[:1])
     check_nothing_is_spread(production, before)
-    production.visitor().walk()
+    production.visitor(keep_alive=False).walk()
 
 
 def test_what_fails_later_is_put_back(production, changed):
@@ -129,17 +129,17 @@ def test_what_fails_later_is_put_back(production, changed):
     assert done.returncode != 0
     assert production.live == live
     assert {s["Health"] for s in production.states().values()} == {"healthy"}
-    production.visitor().walk()
+    production.visitor(keep_alive=False).walk()
 
 
 def test_rollback_brings_the_version_before_back_and_forth(production):
     live = production.live
-    assert production.name in production.visitor().page()
+    assert production.name in production.visitor(keep_alive=False).page()
     production.make("rollback")
-    assert production.name not in production.visitor().page()
+    assert production.name not in production.visitor(keep_alive=False).page()
     check_nothing_is_spread(production, production.containers())
     production.make("rollback", f"VERSION={live}")
-    assert production.name in production.visitor().page()
+    assert production.name in production.visitor(keep_alive=False).page()
     assert "No such version" in production.make("rollback", "VERSION=1", check=False).stdout
     assert len(production.releases()) <= 5
 

@@ -1,6 +1,6 @@
-"""The oldest Python that the template runs on: it stands in pyproject.toml.
+"""The oldest Python that the template runs on, which pyproject.toml names.
 
-`make lint` refuses what needs a newer one, and .ci/run runs the tests on Debian's.
+`make lint` refuses code that needs a newer one, and .ci/run runs the tests on Debian's.
 """
 
 import sys
@@ -10,7 +10,7 @@ from support.pythons import FLOOR, SITE_FLOOR, version
 from support.template import TEMPLATE
 
 
-def test_every_python_file_compiles_on_the_python_that_runs_the_tests():
+def test_every_python_file_compiles_on_this_python():
     assert sys.version_info >= version(FLOOR)
     names = git(TEMPLATE, "ls-files", "-z", "*.py").split("\0")
     names = [name for name in names if (TEMPLATE / name).is_file()]

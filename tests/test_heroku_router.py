@@ -1,6 +1,8 @@
 """What comes by way of Heroku's router, and what its add-ons ask for."""
 
+import contextlib
 import re
+import socket
 from uuid import uuid4
 
 import pytest
@@ -61,6 +63,33 @@ def test_a_job_runs_and_the_servers_are_reached_by_tls_alone(browser, dynos, tls
         cursor.execute("SELECT bool_and(ssl) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid)"
                        " WHERE backend_type = 'client backend'")  # fmt: skip
         assert cursor.fetchone() == (True,)
+
+
+@pytest.mark.slow
+def test_bodies_that_trickle_in_hold_no_thread_for_long(browser, dynos):
+    """The router waits for a whole header, and passes a body on as it comes."""
+    seen = len(dynos["web"].output)
+    head = (
+        f"POST /generate/ HTTP/1.1\r\nHost: {HOST}\r\nX-Forwarded-Proto: https\r\n"
+        "Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 9999\r\n\r\n"
+    )
+    with contextlib.ExitStack() as stack:
+        slow = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", browser.port)))
+            for _ in range(12)  # twice as many as there are threads
+        ]
+        for connection in slow:
+            connection.sendall(head.encode())
+
+        def cut_off():
+            for connection in slow:
+                with contextlib.suppress(OSError):  # it is closed
+                    connection.sendall(b"x")
+            return dynos["web"].output.count("status=408", seen) == len(slow)
+
+        wait_for(cut_off, 90, what="the end of the bodies", pause=0.5)
+    assert browser.get("/").status == 200
+    assert "\tERROR\t" not in dynos["web"].output[seen:]
 
 
 @pytest.mark.slow

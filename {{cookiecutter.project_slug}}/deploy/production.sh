@@ -59,7 +59,9 @@ make_secrets() {
             [ "$secret" = secret_key ] ||
             fail "secrets/$secret must be at least 16 letters, digits, - or _: they stand in a URL."
     done
-    [ -e secrets/secret_key_fallbacks ] || : >secrets/secret_key_fallbacks
+    for secret in secret_key_fallbacks email_url; do
+        [ -e "secrets/$secret" ] || : >"secrets/$secret"
+    done
 }
 
 password() { tr -d '[:space:]' <"secrets/$1_password"; }
@@ -281,15 +283,16 @@ deploy() {
 
 # Back to a version, or to the newest one whose image is not the live one.
 rollback() {
-    local version=${1:-} candidate
+    local version=${1:-} candidate new
     if [ -z "$version" ]; then
         for candidate in $(releases); do
             [ "$(image_id "$candidate")" = "$(image_id live)" ] || version=${version:-$candidate}
         done
     fi
     image_id "${version:-none}" >/dev/null || fail "No such version. There are: $(releases | xargs)"
-    copy_secrets "$(now)${version#*Z}"
-    release "$(now)${version#*Z}" "$name:$version"
+    new=$(now)${version#*Z}
+    copy_secrets "$new"
+    release "$new" "$name:$version"
 }
 
 # --- Data -----------------------------------------------------------------------------------------
@@ -357,8 +360,9 @@ ALTER DATABASE restored RENAME TO site;
 COMMIT;
 SQL
     else
-        in_site sh -c 'cd /data && python -m config.sqlite copy db.sqlite3 previous.sqlite3 &&
-            python -m config.sqlite copy restored.sqlite3 db.sqlite3 && rm restored.sqlite3*'
+        in_site python -m config.sqlite copy /data/db.sqlite3 /data/previous.sqlite3
+        in_site python -m config.sqlite copy /data/restored.sqlite3 /data/db.sqlite3
+        in_site sh -c 'rm /data/restored.sqlite3*'
     fi
 }
 
@@ -380,8 +384,9 @@ restore() {
     [ "${1:-}" = previous ] || [ -f "${1:-}" ] ||
         fail "Say which: make restore FILE=backups/... (or FILE=previous, to undo the last restore)."
     [ -n "$live" ] || fail "There is no site here yet: make deploy."
-    loaded=$1
+    if [ "$1" != previous ]; then loaded=$1; fi
     load "$1"
+    loaded=$1
     accept
     closed=yes
     in_caddy touch /tmp/closed
@@ -444,10 +449,12 @@ clean_up() {
     exit $status
 }
 
-touch -a .env deploy/.env
 COMPOSE_FILE=$(setting COMPOSE_FILE deploy/compose.yaml)
 # Named, because with COMPOSE_FILE in the environment Compose would read the second one alone.
-export COMPOSE_FILE COMPOSE_ENV_FILES=.env,deploy/.env
+touch -a deploy/.env
+COMPOSE_ENV_FILES=deploy/.env
+if [ -e .env ]; then COMPOSE_ENV_FILES=.env,deploy/.env; fi
+export COMPOSE_FILE COMPOSE_ENV_FILES
 domain=$(setting DOMAIN '')
 host='[a-z0-9]([a-z0-9.-]*[a-z0-9])?'
 [[ $domain =~ ^$host(, $host)*$ ]] ||

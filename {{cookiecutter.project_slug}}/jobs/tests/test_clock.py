@@ -196,7 +196,7 @@ def test_a_tick_counts_unfinished_jobs(lost, settings):
     for number in range(4):
         tasks.add.enqueue(number)
     clock.tick()
-    assert cache.get(carrier.COUNTS_KEY)["unfinished"] == {"default": 3}
+    assert cache.get(carrier.COUNTS_KEY)["unfinished"]["default"] == 3
 
 
 def test_the_command_ticks_until_it_is_stopped(lost, queue, monkeypatch, tmp_path):
