@@ -47,9 +47,7 @@ def check_nothing_is_spread(production, before):
     assert production.containers() == before
 
 
-def test_deploying_a_new_version_and_secrets_loses_nothing(
-    production, record_property
-):
+def test_deploying_a_new_version_and_secrets_loses_nothing(production, record_property):
     before, old_key = production.containers(), secret(production, "secret_key")
     old_login = production.sql("SELECT rolname FROM pg_roles WHERE rolname ~ '^site_'")
     visitor = production.visitor(keep_alive=False).walk()
