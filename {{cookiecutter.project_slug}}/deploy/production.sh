@@ -433,7 +433,8 @@ watch() {
 
 # --------------------------------------------------------------------------------------------------
 
-replacing='' # these three say what to undo if a step fails
+replacing='' # these four say what to undo if a step fails
+candidate=''
 loaded=''
 closed=''
 
