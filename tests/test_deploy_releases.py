@@ -158,7 +158,7 @@ def test_a_second_deploy_waits_for_the_first(production):
     ]  # fmt: skip
     outputs = [deploy.communicate()[0] for deploy in deploys]
     assert [deploy.returncode for deploy in deploys] == [0, 0]
-    waited = ["is under way here: waiting" in output for output in outputs]
+    waited = ["waiting for it to end" in output for output in outputs]
     assert sorted(waited) == [False, True]
     # The version and the secrets are the same, so everything goes on running.
     assert production.containers() == before
