@@ -202,7 +202,7 @@ def test_watch_says_what_needs_somebody(production):
         assert done.returncode != 0
         assert re.search(r"^clock Exited", done.stdout, re.M), done.stdout
     finally:
-        production.compose("start", "clock")
+        production.compose("up", "--detach", "--wait", "--no-deps", "clock")
 
 
 def test_another_machine_needs_the_secrets_and_a_backup(production):

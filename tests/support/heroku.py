@@ -229,7 +229,7 @@ class App:
                 wait_for(lambda: Browser(port).get("/readyz").status == 200, 120, "web")
             if "worker" in dynos:
                 output = dynos["worker"]
-                wait_for(lambda: "Listening on default" in output.output, 120, "worker")
+                wait_for(lambda: "queues=default" in output.output, 120, "worker")
             yield dynos
 
 
