@@ -3,6 +3,7 @@
 import sys
 
 from django.db import InterfaceError, OperationalError
+from django.middleware.csrf import REASON_NO_CSRF_COOKIE
 from django.shortcuts import render
 
 
@@ -16,3 +17,9 @@ def server_error(request):
         response["Retry-After"] = "10"
         return response
     return render(None, "500.html", status=500)
+
+
+def csrf_failure(request, reason=""):
+    """Say why a form was refused. Django's own view gives the reason to its own page only."""
+    context = {"reason": reason, "no_cookie": reason == REASON_NO_CSRF_COOKIE}
+    return render(request, "403_csrf.html", context, status=403)

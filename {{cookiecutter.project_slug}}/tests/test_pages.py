@@ -2,6 +2,7 @@
 
 import pytest
 from django.db import OperationalError
+from django.test import Client
 from django.urls import path, reverse
 
 from config import urls
@@ -61,3 +62,30 @@ def test_the_icon_is_found_where_browsers_look_for_it(client):
 def test_a_page_asks_no_more_than_it_needs(client, path, queries, django_assert_num_queries):
     with django_assert_num_queries(queries):
         client.get(path)
+
+
+@pytest.fixture
+def form(admin_user):
+    """Return a function that posts the form of the login without its token."""
+    client = Client(enforce_csrf_checks=True)
+
+    def form(**headers):
+        return client.post(reverse("admin:login"), headers=headers)
+
+    form.get = lambda: client.get(reverse("admin:login"))
+    return form
+
+
+def test_a_form_without_a_cookie_asks_for_cookies(form):
+    response = form()
+    assert response.status_code == 403
+    assert "Allow cookies" in response.text
+    assert "CSRF cookie not set." in response.text
+
+
+def test_a_form_that_has_expired_says_what_was_wrong(form):
+    form.get()
+    assert "CSRF token missing." in form().text
+    response = form(origin="https://example.org")
+    assert "Origin checking failed" in response.text
+    assert "cookies" not in response.text
