@@ -85,11 +85,11 @@ def test_edits_are_live(project):
         return "Edited view." in visitor.page()
 
     wait_for(deleted, 60)
-    project.edit("tokens/jobs.py", "value=new_value()", "value='f' * 64")
+    project.edit("tokens/tasks.py", "value=new_value()", "value='f' * 64")
     wait_for(lambda: made_in_background(project) == "f" * 64, 90)
-    project.edit("tokens/clock.py", "def tick():", "# edited\ndef tick():")
+    project.edit("jobs/clock.py", "def tick():", "# edited\ndef tick():")
     wait_for(lambda: "1 change detected" in project.compose("logs", "clock"), 60)
-    project.edit("tokens/jobs.py", "value='f' * 64", "value=new_value()")
+    project.edit("tokens/tasks.py", "value='f' * 64", "value=new_value()")
     wait_for(lambda: made_in_background(project) != "f" * 64, 90)
     # As it was, for the tests that come after.
     project.edit("tokens/views.py", '"Edited view."', '"Deleted."')
@@ -264,7 +264,7 @@ def test_production_runs_on_a_read_only_root_and_stops_on_sigterm(project, run):
     address = f"http://localhost:{docker('port', web, '8000').rpartition(':')[2]}"
     project.compose("stop", "worker", "clock")
     try:
-        worker = run(*["python", "manage.py", "rqworker", "--serializer", "json"])
+        worker = run("python", "manage.py", "rqworker")
         clock = run(*["python", "manage.py", "clock"])
         visitor = Visitor(address).walk()
         assert "djDebug" not in visitor.page()

@@ -97,7 +97,7 @@ def test_sigterm_to_all_at_once_loses_no_request_and_no_job(app, tls_postgres):
             connection.putheader("Content-Length", str(len(body)))
             connection.endheaders(body[:10])
             posting.append((connection, body[10:]))
-        wait_for(lambda: "tokens.jobs.generate" in dynos["worker"].output)
+        wait_for(lambda: any("Running" in visitor.page() for visitor in visitors))
 
         start = time.monotonic()
         for dyno in dynos.values():

@@ -40,10 +40,10 @@ def test_dev_reloads_what_is_edited(developed, tmp_path):
         template = developed / "tokens/templates/tokens/home.html"
         edit(template, ("Random tokens", "Edited template"))
         wait_for(lambda: "Edited template" in Visitor(address).page())
-        jobs = developed / "tokens/jobs.py"
-        edit(jobs, ("value=new_value()", "value='f' * 64"))
+        tasks = developed / "tokens/tasks.py"
+        edit(tasks, ("value=new_value()", "value='f' * 64"))
         # What is edited before the server's first look at the files is no change to it.
-        wait_for(lambda: jobs.touch() or "jobs.py changed" in process.output)
+        wait_for(lambda: tasks.touch() or "tasks.py changed" in process.output)
         wait_for(lambda: token_of_a_new_visitor(address) == "f" * 64, 60)
         interrupt(process)
 

@@ -17,10 +17,9 @@ from support.processes import answers, cannot_run, wait_for
 # One at a time, see test_docker.py.
 pytestmark = [pytest.mark.xdist_group("docker"), pytest.mark.slow]
 
-WORKER = "python manage.py rqworker --serializer json --worker-class tokens.worker.Worker"
 COMMANDS = {
     "web": [],
-    "worker": [*WORKER.split(), "--worker-ttl", "45"],
+    "worker": ["python", "manage.py", "rqworker"],
     "clock": ["python", "manage.py", "clock"],
 }
 MACHINES = [["web", "worker", "clock"], ["web", "worker", "clock"], ["web", "worker", "worker"]]
@@ -126,7 +125,7 @@ class Cluster(Stack):
             wait_for(lambda port=port: answers(f"http://localhost:{port}/readyz"), 60, "a web")
 
     def start_container(self, network, name, *command):
-        environment = PRODUCTION | {"TOKEN_WORK_SECONDS": "0.1"}
+        environment = PRODUCTION | {"TOKEN_RATE": "1000000", "TOKEN_WORK_SECONDS": "0.1"}
         variables = [f"--env={name}={value}" for name, value in environment.items()]
         name = f"{self.image}-{name}"
         docker(
@@ -324,6 +323,7 @@ class Swarm(Stack):
         web, worker = stack["services"]["web"], stack["services"]["worker"]
         del web["ports"]
         web["environment"]["HTTPS"] = "false"  # there is no TLS before it
+        web["environment"]["TOKEN_RATE"] = "1000000"
         worker["environment"] = worker["environment"] | {"TOKEN_WORK_SECONDS": "0.1"}
         stack["networks"] = {"default": {"name": self.name, "external": True}}
         file = self.folder / "stack.yaml"

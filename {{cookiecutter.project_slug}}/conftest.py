@@ -9,11 +9,15 @@ from redis import exceptions
 from rq.timeouts import TimerDeathPenalty
 from rq.worker import SimpleWorker
 
+from jobs.queue import State
+
 
 @pytest.fixture(autouse=True)
 def _redis():
-    """Start each test with an empty Redis."""
+    """Start each test with an empty Redis, and without what this process knows of the last."""
     cache.get_master_client().flushdb()
+    State.silent_until = State.counts_until = 0.0
+    State.counts = {}
 
 
 @pytest.fixture

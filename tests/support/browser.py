@@ -129,7 +129,7 @@ def heading(page, text):
 
 
 def tokens(page):
-    return page.locator("li.ready code")
+    return page.locator(".token code")
 
 
 def generate(page):

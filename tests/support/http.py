@@ -117,7 +117,7 @@ class Visitor:
 
     def ids(self, state=r"\w+"):
         """Return the ids of the tokens on the page, or of those in a state."""
-        return re.findall(rf'<li id="token-(\S+)" class="token {state}"', self.page())
+        return re.findall(rf'value="(\S+)" aria-label="Delete {state}', self.page())
 
     def walk(self):
         """Make a token at once and one in the background."""

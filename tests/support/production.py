@@ -21,6 +21,10 @@ services:
     ports: !override ["127.0.0.1:{http}:80", "127.0.0.1:{https}:443"]
     healthcheck:
       test: wget -q --spider http://127.0.0.1:2019/config/ || bash -c '< /dev/tcp/127.0.0.1/2019'
+  web-a: &web
+    environment:
+      TOKEN_RATE: "1000000"
+  web-b: *web
   worker:
     environment:
       TOKEN_WORK_SECONDS: "0.05"

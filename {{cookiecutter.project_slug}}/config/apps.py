@@ -1,8 +1,4 @@
-import os
-import sys
-
 from django.apps import AppConfig
-from django.conf import settings
 from rq.serializers import DefaultSerializer, JSONSerializer
 
 
@@ -18,10 +14,3 @@ class SiteConfig(AppConfig):
         # not read its job, and would run whatever code somebody put there.
         DefaultSerializer.dumps = JSONSerializer.dumps
         DefaultSerializer.loads = JSONSerializer.loads
-
-        # RUN_MAIN marks the process that serves, as opposed to the one that watches the files.
-        serves = os.environ.get("RUN_MAIN") == "true" or "--noreload" in sys.argv
-        if settings.EMBEDDED and serves:
-            from config import embedded
-
-            embedded.start()

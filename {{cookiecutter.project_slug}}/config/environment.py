@@ -87,7 +87,8 @@ def parse_networks(value):
     networks = []
     for item in items(value):
         if item == "*":
-            return ["*"]
+            networks.append(item)
+            continue
         try:
             network = ip_network(item)
         except ValueError as error:

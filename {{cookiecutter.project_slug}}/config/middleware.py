@@ -93,7 +93,7 @@ class RequestIDMiddleware:
         self.get_response = get_response
 
     def __call__(self, request):
-        given = request.headers.get("X-Request-ID", "")
+        given = request.META.get("HTTP_X_REQUEST_ID", "")
         value = given if REQUEST_ID.fullmatch(given) else str(uuid4())
         request_id.set(value)
         response = self.get_response(request)

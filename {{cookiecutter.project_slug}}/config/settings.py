@@ -53,7 +53,7 @@ try:
 
     LOG_LEVEL = env.log_level("LOG_LEVEL", "INFO")
 
-    # What gunicorn.conf.py goes by.
+    # What gunicorn.conf.py goes by; the proxies tell config/throttle.py the visitor's address too.
     PORT = env.int("PORT", 8000, validate=between(1, 65535))
     WEB_CONCURRENCY = env.int("WEB_CONCURRENCY", 2, validate=between(1, 1000))
     DRAIN_SECONDS = env.int("DRAIN_SECONDS", 0, validate=between(0, 600))
@@ -79,6 +79,8 @@ if HEROKU:
 # Your apps come first: their templates and static files override those of the apps below them.
 INSTALLED_APPS = [
     "tokens",
+    "jobs",
+    "users",
     "config",
     "django.contrib.admin",
     "django.contrib.auth",
@@ -181,8 +183,21 @@ RQ_QUEUES = {
     "default": {
         "USE_REDIS_CACHE": "default",
         "SERIALIZER": "rq.serializers.JSONSerializer",
-        "DEFAULT_TIMEOUT": 30,
-    }
+    },
+}
+
+# --- Jobs: tasks of any app, see jobs/ ---------------------------------------------------------
+
+RQ = {"WORKER_CLASS": "jobs.worker.Worker"}
+TASKS = {"default": {"BACKEND": "jobs.backend.Backend", "QUEUES": [*RQ_QUEUES]}}
+
+# Jobs of one queue that may wait or run. Past it the site answers 503: a flood fills no disk.
+JOBS_MAX_UNFINISHED = 10_000
+
+# The path of a task, and when to enqueue it: a crontab of five fields, in TIME_ZONE.
+SCHEDULE = {
+    "jobs.tasks.clear_sessions": "0 3 * * *",
+    "tokens.tasks.tidy": "* * * * *",
 }
 
 # In development without REDIS_URL, `runserver` carries Redis and a worker in its own process.
@@ -210,7 +225,7 @@ STORAGES = {
     "staticfiles": {
         "BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"
         if DEBUG
-        else "whitenoise.storage.CompressedManifestStaticFilesStorage"
+        else "config.storage.StaticFilesStorage"
     },
 }
 
@@ -224,6 +239,8 @@ if not SECRET_KEY:
 
 CSRF_FAILURE_VIEW = "config.views.csrf_failure"
 
+AUTH_USER_MODEL = "users.User"
+AUTHENTICATION_BACKENDS = ["config.backends.ThrottledBackend"]
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}
     for name in (

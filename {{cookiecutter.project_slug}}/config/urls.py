@@ -6,12 +6,9 @@ from django.shortcuts import redirect
 from django.templatetags.static import static
 from django.urls import include, path
 
-from config.login import LoginForm
-
-admin.site.login_form = LoginForm
-
 urlpatterns = [
     path("", include("tokens.urls")),
+    path("jobs/", include("jobs.urls")),
     path("admin/", admin.site.urls),
     # Where browsers look for it on pages that name none, the admin's say.
     path("favicon.ico", lambda request: redirect(static("config/favicon.svg"))),

@@ -3,19 +3,23 @@
 import sys
 
 from django.db import InterfaceError, OperationalError
+from django.http import HttpResponse
 from django.middleware.csrf import REASON_NO_CSRF_COOKIE
 from django.shortcuts import render
+from django.template.loader import render_to_string
 
 
 def server_error(request):
-    """Render 503 when the database does not answer, 500 for every other exception.
+    """Render 503 when the database does not answer or a queue is full, 500 for other exceptions.
 
-    Django calls this `handler500` while the exception is being handled.
+    Django calls this `handler500` while the exception is being handled. One that has an attribute
+    `retry_after` says after how many seconds to try again.
     """
-    if isinstance(sys.exception(), (InterfaceError, OperationalError)):
-        response = render(None, "503.html", status=503)
-        response["Retry-After"] = "10"
-        return response
+    exception = sys.exception()
+    if isinstance(exception, (InterfaceError, OperationalError)):
+        return unavailable(10)
+    if retry_after := getattr(exception, "retry_after", None):
+        return unavailable(retry_after)
     return render(None, "500.html", status=500)
 
 
@@ -23,3 +27,9 @@ def csrf_failure(request, reason=""):
     """Say why a form was refused. Django's own view gives the reason to its own page only."""
     context = {"reason": reason, "no_cookie": reason == REASON_NO_CSRF_COOKIE}
     return render(request, "403_csrf.html", context, status=403)
+
+
+def unavailable(retry_after):
+    """Return the page that asks to try again, and its header, in seconds."""
+    headers = {"Retry-After": str(retry_after)}
+    return HttpResponse(render_to_string("503.html"), status=503, headers=headers)

@@ -6,6 +6,7 @@ from django.test import Client
 from django.urls import path, reverse
 
 from config import urls
+from jobs.exceptions import QueueFull
 
 pytestmark = [pytest.mark.django_db, pytest.mark.urls(__name__)]
 
@@ -18,7 +19,16 @@ def no_database(request):
     raise OperationalError("no database")
 
 
-urlpatterns = [path("error/", error), path("no-database/", no_database), *urls.urlpatterns]
+def full(request):
+    raise QueueFull("full")
+
+
+urlpatterns = [
+    path("error/", error),
+    path("no-database/", no_database),
+    path("full/", full),
+    *urls.urlpatterns,
+]
 handler500 = urls.handler500
 
 
@@ -28,6 +38,13 @@ def test_an_error_gives_a_500_page(client):
     assert response.status_code == 500
     assert "Something went wrong" in response.text
     assert "ZeroDivisionError" not in response.text
+
+
+def test_an_exception_that_knows_when_to_try_again_gives_a_503_page(client):
+    client.raise_request_exception = False
+    response = client.get("/full/")
+    assert response.status_code == 503
+    assert response["Retry-After"] == "10"
 
 
 def test_an_unreachable_database_gives_a_503_page(client):

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.django_db  # the end of a request looks at the connecti
 def get(rf, settings, tmp_path):
     """Return a function that asks for an address below /static/ as production answers it."""
     settings.STATIC_ROOT = tmp_path
-    backend = {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"}
+    backend = {"BACKEND": "config.storage.StaticFilesStorage"}
     settings.STORAGES = django_settings.STORAGES | {"staticfiles": backend}
     settings.WHITENOISE_AUTOREFRESH = False
     call_command("collectstatic", verbosity=0, interactive=False)

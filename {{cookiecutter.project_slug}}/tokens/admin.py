@@ -1,16 +1,7 @@
 from django.contrib import admin
-from django.core.paginator import Paginator
-from django.utils.functional import cached_property
 
+from config.admin import BoundedPaginator
 from tokens.models import Token
-
-
-class NewestPaginator(Paginator):
-    """Ends a list after its first 1000 rows: to count a million would read them all."""
-
-    @cached_property
-    def count(self):
-        return self.object_list[:1000].count()
 
 
 @admin.register(Token)
@@ -21,8 +12,7 @@ class TokenAdmin(admin.ModelAdmin):
     list_display = ["id", "state", "created"]
     list_filter = ["state", "created"]
     fields = readonly_fields = ["id", "visitor", "state", "created"]
-    ordering = ["-created"]
-    paginator = NewestPaginator
+    paginator = BoundedPaginator
     show_full_result_count = False
 
     def has_add_permission(self, request):

@@ -14,6 +14,8 @@ PENDING_LIMIT = 5
 LIFETIME = timedelta(hours=24)
 
 try:
+    # How often a minute one address may press each of the buttons that make a token.
+    RATE = env.int("TOKEN_RATE", 60)
     # The simulated work of a background job.
     WORK_SECONDS = env.float("TOKEN_WORK_SECONDS", 2.0, validate=between(0, 3600))
 except EnvError as error:

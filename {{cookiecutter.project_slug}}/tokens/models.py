@@ -19,7 +19,7 @@ class TokenQuerySet(models.QuerySet):
         """
         if visitor is None:
             return self.none()
-        return self.filter(visitor=visitor, created__gt=expiry()).order_by("-created")
+        return self.filter(visitor=visitor, created__gt=expiry())
 
     def expired(self):
         return self.filter(created__lte=expiry())
@@ -53,11 +53,13 @@ class Token(models.Model):
     visitor = models.UUIDField(editable=False)
     value = models.CharField(max_length=64, blank=True, editable=False)
     state = models.CharField(max_length=7, choices=State, default=State.PENDING, editable=False)
+    job = models.UUIDField(null=True, editable=False)  # the job that makes it, if one does
     created = models.DateTimeField(default=timezone.now, editable=False)
 
     objects = TokenQuerySet.as_manager()
 
     class Meta:
+        ordering = ["-created"]
         indexes = [
             # The visitor's list, already in its order.
             models.Index(fields=["visitor", "-created"], name="token_visitor_created"),

@@ -3,28 +3,35 @@ from uuid import UUID, uuid4
 from django.contrib import messages
 from django.db import transaction
 from django.shortcuts import redirect, render
-from django.views.decorators.cache import never_cache
+from django.views.decorators.cache import cache_control
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 from django_htmx.http import HttpResponseClientRefresh
-from redis.exceptions import RedisError
 
-from tokens import jobs
+from config.throttle import throttled
+from config.views import unavailable
+from jobs.compat import TaskResultStatus
+from jobs.exceptions import QueueFull
+from jobs.models import Job
+from jobs.queue import get_progress, redis_is_silent
+from tokens import conf
 from tokens.models import LimitReached, Token, new_value
+from tokens.tasks import make_token
 from tokens.visitors import get_visitor, remember_visitor
 
 
 @require_safe
-@never_cache
+@cache_control(no_store=True)
 def home(request):
     """Show the visitor's tokens."""
     tokens = list(Token.objects.of(get_visitor(request)))
-    jobs.add_progress(tokens)
+    add_progress(tokens)
     pending = [token for token in tokens if token.is_pending]
-    return render(request, "tokens/home.html", {"tokens": tokens, "pending": pending})
+    context = {"tokens": tokens, "pending": pending, "swap": False}
+    return render(request, "tokens/home.html", context)
 
 
 @require_safe
-@never_cache
+@cache_control(no_store=True)
 def progress(request):
     """Return what has changed of the tokens named by `token`, for htmx to swap in.
 
@@ -36,28 +43,32 @@ def progress(request):
     gone = shown - {token.pk for token in tokens}
     if gone and not mine.exists():
         return HttpResponseClientRefresh()  # the page without a list is another
-    jobs.add_progress(tokens)
+    add_progress(tokens)
     context = {
         "pending": [token for token in tokens if token.is_pending],
         "arrived": [token for token in tokens if not token.is_pending],
         "gone": gone,
+        "swap": True,
     }
     return render(request, "tokens/progress.html", context)
 
 
 @require_POST
+@throttled(conf.RATE)
 def generate(request):
     """Make a token at once."""
     return create_token(request, state=Token.State.READY, value=new_value())
 
 
 @require_POST
+@throttled(conf.RATE)
 def generate_in_background(request):
     """Make a token in a background job."""
     return create_token(request, state=Token.State.PENDING)
 
 
 @require_POST
+@throttled(conf.RATE)
 def retry(request):
     """Ask anew for a token that could not be made; the failed one goes."""
     failed = Token.objects.filter(state=Token.State.FAILED)
@@ -73,7 +84,7 @@ def delete(request):
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
-@never_cache
+@cache_control(no_store=True)
 def delete_all(request):
     """Delete all tokens of the visitor, after asking for confirmation."""
     tokens = Token.objects.of(get_visitor(request))
@@ -85,7 +96,7 @@ def delete_all(request):
 
 
 def create_token(request, *, instead_of=None, **fields):
-    """Create a token of the visitor, enqueue its job if it is pending, and go back home.
+    """Create a token of the visitor, with its job if it is pending, and go back home.
 
     `instead_of` is a queryset of tokens to delete in the same transaction; when it is given and
     finds none, nothing is created.
@@ -96,14 +107,16 @@ def create_token(request, *, instead_of=None, **fields):
         with transaction.atomic():
             if instead_of is not None and not instead_of.delete()[0]:
                 return response
-            token = Token.objects.create_within_limits(visitor, **fields)
-            if token.is_pending:
-                jobs.enqueue(token)
+            pk = uuid4()
+            if fields["state"] == Token.State.PENDING:
+                fields["job"] = make_token.enqueue(str(pk)).id
+            token = Token.objects.create_within_limits(visitor, pk=pk, **fields)
     except LimitReached as error:
         messages.error(request, str(error))
         return response
-    except RedisError:
-        # Committed all the same: the job is enqueued after the commit.
+    except QueueFull as error:
+        return unavailable(error.retry_after)
+    if token.is_pending and redis_is_silent():
         messages.warning(request, "The queue does not answer just now. Your token will come late.")
     remember_visitor(response, visitor)
     return response
@@ -124,3 +137,24 @@ def parse_ids(texts):
         except ValueError:
             continue
     return ids
+
+
+def add_progress(tokens):
+    """Give each pending token its `status` (queued, running or retrying) and `progress` (%).
+
+    One query and one round trip to Redis for all of them, none when nothing is pending.
+    """
+    pending = [token for token in tokens if token.is_pending]
+    if not pending:
+        return
+    jobs = Job.objects.only("status", "attempts").in_bulk([token.job for token in pending])
+    progress = get_progress(jobs)
+    for token in pending:
+        job = jobs.get(token.job)
+        token.status = "queued"
+        token.progress = 0
+        if job and job.status == TaskResultStatus.RUNNING:
+            token.status = "running"
+            token.progress = progress.get(job.pk, 0)
+        elif job and job.attempts:
+            token.status = "retrying"

@@ -38,6 +38,7 @@ class Migration(migrations.Migration):
                 ),
             ],
             options={
+                "ordering": ["-created"],
                 "indexes": [
                     models.Index(fields=["visitor", "-created"], name="token_visitor_created"),
                     models.Index(fields=["created"], name="token_created"),

@@ -1,11 +1,11 @@
-"""What each page, the job and the clock ask of the database, however many tokens there are."""
+"""What each page and the job ask of the database, however many tokens there are."""
 
 import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
-from tokens import clock, jobs
+from tokens import tasks
 from tokens.models import Token
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -34,8 +34,8 @@ def failed(visitor, db):
         ("get", reverse("tokens:home"), ["SELECT"]),
         ("get", reverse("tokens:progress"), ["SELECT"]),
         ("post", reverse("tokens:generate"), ["SELECT", "INSERT"]),
-        ("post", reverse("tokens:generate_in_background"), ["SELECT", "INSERT"]),
-        ("post", reverse("tokens:retry"), ["DELETE", "SELECT", "INSERT"]),
+        ("post", reverse("tokens:generate_in_background"), ["INSERT", "SELECT", "INSERT"]),
+        ("post", reverse("tokens:retry"), ["DELETE", "INSERT", "SELECT", "INSERT"]),
         ("post", reverse("tokens:delete"), ["DELETE"]),
         ("get", reverse("tokens:delete_all"), ["SELECT"]),
         ("post", reverse("tokens:delete_all"), ["DELETE"]),
@@ -50,10 +50,16 @@ def test_the_admins_list_asks_for_session_user_count_and_tokens(admin_client, to
     assert asked(admin_client.get, path) == ["SELECT"] * 4
 
 
-def test_a_job_looks_and_updates(pending, work):
-    jobs.enqueue(pending)
-    assert asked(work) == ["SELECT", "UPDATE"]
+def test_a_page_asks_once_for_all_jobs_that_are_under_way(client, visitor):
+    for _ in range(3):
+        client.post(reverse("tokens:generate_in_background"))
+    assert asked(client.get, reverse("tokens:home")) == ["SELECT"] * 2
 
 
-def test_a_tick_looks_for_what_is_pending_and_what_has_expired(token):
-    assert asked(clock.tick) == ["SELECT"] * 2
+def test_a_job_looks_claims_makes_the_token_and_ends(pending, work):
+    tasks.make_token.enqueue(str(pending.pk))
+    assert asked(work) == [
+        *("SELECT", "UPDATE", "SELECT"),  # the claim
+        *("SELECT", "UPDATE", "UPDATE"),  # the token and the job's success
+        "SELECT",  # the result, for task_finished
+    ]

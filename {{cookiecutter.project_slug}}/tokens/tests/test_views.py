@@ -3,11 +3,14 @@ from datetime import timedelta
 from uuid import uuid4
 
 import pytest
+from django.core.cache import cache
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
-from tokens import conf, jobs
+from jobs import queue as carrier
+from jobs.models import Job
+from tokens import conf
 from tokens.models import Token
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -71,21 +74,29 @@ def test_generate_in_background_shows_progress_then_the_token(client, work):
     assert 'http-equiv="refresh"' not in response.text
 
 
-def test_the_page_shows_how_far_the_job_is(client, pending, queue):
-    jobs.enqueue(pending)
-    job = queue.fetch_job(str(pending.pk))
-    job.meta["progress"] = 35
-    job.save_meta()
-    job.set_status("started")
+def test_the_page_shows_how_far_the_job_is(client):
+    client.post(reverse("tokens:generate_in_background"))
+    job = Job.objects.get()
+    job.claim("worker")
+    carrier.report_progress(job, 35)
     response = client.get(HOME)
     assert "Running" in response.text
     assert 'value="35"' in response.text
 
 
-def test_a_job_that_waits_for_another_attempt_is_shown_so(client, pending, queue):
-    jobs.enqueue(pending)
-    queue.fetch_job(str(pending.pk)).set_status("scheduled")
+def test_a_job_that_waits_for_another_attempt_is_shown_so(client):
+    client.post(reverse("tokens:generate_in_background"))
+    Job.objects.update(attempts=1)
     assert "Retrying" in client.get(HOME).text
+
+
+def test_a_full_queue_gives_a_503_page_and_no_token(client):
+    cache.set(carrier.COUNTS_KEY, {"at": 0, "unfinished": {"default": 10_000}})
+    response = client.post(reverse("tokens:generate_in_background"))
+    assert response.status_code == 503
+    assert response["Retry-After"] == "10"
+    assert Token.objects.count() == Job.objects.count() == 0
+    assert client.post(reverse("tokens:generate")).status_code == 302
 
 
 def test_home_takes_one_query_whatever_it_shows(
@@ -93,7 +104,7 @@ def test_home_takes_one_query_whatever_it_shows(
 ):
     Token.objects.create(visitor=visitor, state="failed")
     with django_assert_num_queries(1):
-        assert client.get(HOME).text.count('<li id="token-') == 3
+        assert client.get(HOME).text.count('<li class="token"') == 3
 
 
 def test_tokens_are_listed_newest_first(client, visitor):
@@ -151,7 +162,8 @@ def test_progress_says_when_a_token_could_not_be_made(client, visitor):
 
 def test_progress_removes_what_is_gone(client, token):
     gone = uuid4()
-    assert f'id="token-{gone}" hx-swap-oob="delete"' in client.get(PROGRESS, {"token": gone}).text
+    row = f'hx-swap-oob="delete:li:has(#delete-{gone})"'
+    assert row in client.get(PROGRESS, {"token": gone}).text
 
 
 def test_progress_asks_for_the_whole_page_when_nothing_is_left(client, visitor):
@@ -234,6 +246,23 @@ def test_a_visitor_can_have_so_many_pending(client, visitor, queue):
     assert texts(response) == ["5 of your tokens are still being made: wait for one to arrive."]
     client.post(reverse("tokens:generate"))
     assert Token.objects.filter(state="ready").count() == 1
+
+
+@pytest.mark.parametrize("name", ["generate", "generate_in_background", "retry"])
+def test_an_address_can_ask_so_often_a_minute(client, name, monkeypatch):
+    monkeypatch.setattr(conf, "LIMIT", conf.RATE + 1)
+    monkeypatch.setattr(conf, "PENDING_LIMIT", conf.RATE + 1)
+    failed = Token.objects.create(visitor=uuid4(), state="failed")
+    statuses = {
+        client.post(reverse(f"tokens:{name}"), {"token": failed.pk}).status_code
+        for _ in range(conf.RATE)
+    }
+    assert statuses == {302}
+    made = Token.objects.count()
+    response = client.post(reverse(f"tokens:{name}"))
+    assert response.status_code == 429
+    assert "Too many requests" in response.text
+    assert Token.objects.count() == made
 
 
 def test_without_redis_a_background_token_is_accepted_and_comes_late(client, no_redis):

@@ -5,20 +5,20 @@ from pathlib import Path
 
 from django.core.management.base import BaseCommand
 
-from tokens import clock
+from jobs import clock
 
-# Touched with each tick; the health check of the container looks at its age.
+# Touched with each tick that worked; the container's health check looks at its age.
 HEARTBEAT = Path(tempfile.gettempdir()) / "clock-heartbeat"
 
 
 class Command(BaseCommand):
-    help = "Enqueues due retries and lost jobs and purges expired tokens, until it is stopped."
+    help = "Carries due and lost jobs, enqueues SCHEDULE's tasks and purges, until it is stopped."
 
     def handle(self, **options):
         stop = threading.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: stop.set())
         while not stop.is_set():
-            clock.tick()
-            HEARTBEAT.touch()
+            if clock.tick():
+                HEARTBEAT.touch()
             stop.wait(clock.INTERVAL)

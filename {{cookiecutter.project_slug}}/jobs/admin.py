@@ -1,0 +1,66 @@
+from django.contrib import admin, messages
+from django.utils.timesince import timesince
+
+from config.admin import BoundedPaginator
+from jobs.compat import TaskResultStatus
+from jobs.models import Job
+from jobs.worker import finish
+
+ALTOGETHER = 1000  # jobs of one action, however many are selected
+
+
+@admin.register(Job)
+class JobAdmin(admin.ModelAdmin):
+    """Shows staff every job. Those who may change jobs can run one again or cancel it."""
+
+    actions = ["run_again", "cancel"]
+    list_display = ["task", "id", "queue_name", "status", "attempts", "age"]
+    list_filter = ["status"]
+    fields = readonly_fields = [
+        "id",
+        "task",
+        "queue_name",
+        "args",
+        "kwargs",
+        "status",
+        "attempts",
+        "failures",
+        "due",
+        "enqueued_at",
+        "started_at",
+        "last_attempted_at",
+        "finished_at",
+        "worker_ids",
+        "return_value",
+        "tracebacks",
+    ]
+    ordering = ["-enqueued_at"]
+    paginator = BoundedPaginator
+    show_full_result_count = False
+
+    def has_add_permission(self, request):
+        return False
+
+    def has_delete_permission(self, request, obj=None):
+        return False
+
+    @admin.display(ordering="enqueued_at")
+    def age(self, job):
+        return timesince(job.enqueued_at)
+
+    @admin.display(description="errors")
+    def tracebacks(self, job):
+        return "\n".join(error["traceback"] for error in job.errors) or "-"
+
+    @admin.action(description="Run the failed ones again", permissions=["change"])
+    def run_again(self, request, queryset):
+        failed = queryset.filter(status=TaskResultStatus.FAILED)[:ALTOGETHER]
+        changed = [job for job in failed if job.run_again()]
+        self.message_user(request, f"{len(changed)} will run again.", messages.SUCCESS)
+
+    @admin.action(description="Cancel the unfinished ones", permissions=["change"])
+    def cancel(self, request, queryset):
+        cancelled = [job for job in queryset.unfinished()[:ALTOGETHER] if job.cancel()]
+        for job in cancelled:
+            finish(job)
+        self.message_user(request, f"{len(cancelled)} cancelled.", messages.SUCCESS)

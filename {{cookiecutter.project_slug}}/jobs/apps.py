@@ -1,0 +1,25 @@
+import os
+import sys
+
+from django.apps import AppConfig
+from django.conf import settings
+
+from jobs.compat import signals
+
+
+class JobsConfig(AppConfig):
+    name = "jobs"
+
+    def ready(self):
+        from jobs import checks  # noqa: F401  (registers them)
+
+        # These write two lines for each attempt, which say less than the one of jobs/worker.py.
+        signals.task_started.disconnect(signals.log_task_started)
+        signals.task_finished.disconnect(signals.log_task_finished)
+
+        # RUN_MAIN marks the process that serves, as opposed to the one that watches the files.
+        serves = os.environ.get("RUN_MAIN") == "true" or "--noreload" in sys.argv
+        if settings.EMBEDDED and serves:
+            from jobs import embedded
+
+            embedded.start()

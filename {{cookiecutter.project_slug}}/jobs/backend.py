@@ -1,0 +1,161 @@
+"""A backend for Django's tasks: jobs are rows in the database, RQ carries their ids to a worker.
+
+`enqueue` inserts the row in the caller's transaction. After the commit, its id goes to Redis. What
+Redis does not take or loses, the sweep in jobs/clock.py hands over later.
+"""
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from django.conf import settings
+from django.core import checks
+from django.core.exceptions import ValidationError
+from django.db import router, transaction
+
+from jobs.compat import (
+    BaseTaskBackend,
+    InvalidTask,
+    Task,
+    TaskContext,
+    TaskError,
+    TaskResult,
+    TaskResultDoesNotExist,
+    TaskResultStatus,
+    normalize_json,
+    signals,
+)
+from jobs.exceptions import QueueFull, Superseded
+from jobs.queue import carry_after_commit, count_unfinished, report_progress
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobTask(Task):
+    """Django's task, with the options of this backend.
+
+    `timeout`: the seconds that one attempt may take.
+    `retries`: the seconds to wait before each new attempt; `()` for none.
+    """
+
+    timeout: int = 30
+    retries: tuple = (5, 15, 45)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobContext(TaskContext):
+    """The first argument of a task made with `@task(takes_context=True)`.
+
+    `attempt` is the number of the attempt, from 1.
+    """
+
+    job: object
+    durable = True
+
+    def progress(self, percent):
+        """Report how far the task is, for a page to show. It may be lost: only Redis keeps it."""
+        report_progress(self.job, percent)
+
+    @contextmanager
+    def commit(self):
+        """Commit what the block writes together with the job's success: both, or neither.
+
+        Once for each attempt. Do the slow work before it; on SQLite it keeps other writers out.
+        Raises Superseded, and rolls back, if the attempt was given up meanwhile.
+        """
+        if self.job.committed:
+            raise RuntimeError("This attempt has committed already: call commit() once.")
+        with transaction.atomic(using=router.db_for_write(type(self.job)), durable=self.durable):
+            yield
+            # Last, so that the sweep never waits for the block.
+            if not self.job.succeed():
+                raise Superseded(f"{self.job} was given up before it ended")
+        self.job.committed = True
+
+
+class Backend(BaseTaskBackend):
+    """Runs tasks in RQ's workers.
+
+    At most settings.JOBS_MAX_UNFINISHED jobs of a queue may wait or run. The clock counts them
+    every few seconds, so a few more may pass.
+    """
+
+    task_class = JobTask
+    context_class = JobContext
+    supports_async_task = True
+    supports_defer = True
+    supports_get_result = True
+
+    def validate_task(self, task):
+        super().validate_task(task)
+        retries = getattr(task, "retries", ())
+        timeout = getattr(task, "timeout", 1)
+        if not isinstance(timeout, int) or timeout < 1:
+            raise InvalidTask("timeout must be a whole number of seconds, at least 1.")
+        if not all(isinstance(delay, int) and delay >= 0 for delay in retries):
+            raise InvalidTask("retries must be whole numbers of seconds, such as (5, 15, 45).")
+
+    def enqueue(self, task, args, kwargs, *, bounded=True):
+        """Insert a job in the caller's transaction; hand it to a worker after the commit.
+
+        Raises QueueFull, unless `bounded` is false, and TypeError for arguments that are not JSON.
+        """
+        from jobs.models import Job  # a task may be made before the apps are ready
+
+        self.validate_task(task)
+        if bounded and count_unfinished(task.queue_name) >= settings.JOBS_MAX_UNFINISHED:
+            raise QueueFull(f"The queue {task.queue_name} is full: try again later.")
+        job = Job(
+            task=task.module_path,
+            queue_name=task.queue_name,
+            args=normalize_json(args),
+            kwargs=normalize_json(kwargs),
+            timeout=task.timeout,
+            retries=list(task.retries),
+        )
+        if task.run_after is not None:
+            job.due = task.run_after
+        job.save(force_insert=True)
+        result = self.get_task_result(job, task)
+        signals.task_enqueued.send(type(self), task_result=result)
+        if task.run_after is None:
+            self.start(job)
+        return result
+
+    def start(self, job):
+        """Let a worker run the job, once the caller's transaction is committed."""
+        carry_after_commit(job)
+
+    def get_result(self, result_id):
+        """Return the TaskResult. Raise TaskResultDoesNotExist if there is no such job."""
+        from jobs.models import Job
+
+        try:
+            job = Job.objects.get(pk=result_id)
+            return self.get_task_result(job, job.get_task())
+        except (Job.DoesNotExist, ValidationError, ImportError) as error:
+            raise TaskResultDoesNotExist(result_id) from error
+
+    def get_task_result(self, job, task):
+        """Return what Django's API says about a job."""
+        result = TaskResult(
+            task=task,
+            id=str(job.pk),
+            status=TaskResultStatus(job.status),
+            enqueued_at=job.enqueued_at,
+            started_at=job.started_at,
+            last_attempted_at=job.last_attempted_at,
+            finished_at=job.finished_at,
+            args=job.args,
+            kwargs=job.kwargs,
+            backend=self.alias,
+            errors=[TaskError(**error) for error in job.errors],
+            worker_ids=list(job.worker_ids),
+        )
+        object.__setattr__(result, "_return_value", job.return_value)  # as Django's backends do
+        return result
+
+    def check(self, **kwargs):
+        """Return an error for each queue that settings.RQ_QUEUES does not have."""
+        return [
+            checks.Error(f"TASKS names the queue {name!r}, RQ_QUEUES does not.", id="jobs.E001")
+            for name in sorted(self.queues - set(settings.RQ_QUEUES))
+        ]

@@ -1,0 +1,114 @@
+"""What happens again and again. Any number of clocks may run at once.
+
+Every step reads a bounded number of rows by an index, whatever the backlog.
+"""
+
+import logging
+import time
+from datetime import timedelta
+from functools import partial
+
+from django.conf import settings
+from django.core.cache import cache
+from django.db import close_old_connections, transaction
+from django.db.models import Q
+from django.db.models.functions import Now
+from django_rq import get_queue
+from redis.exceptions import RedisError
+from rq.registry import clean_registries
+
+from jobs import queue, schedule
+from jobs.compat import TaskResultStatus
+from jobs.exceptions import WorkerDied
+from jobs.models import Job
+from jobs.worker import finish
+
+logger = logging.getLogger(__name__)
+
+INTERVAL = 5  # seconds between two ticks
+KEEP = timedelta(days=1)  # how long finished jobs are kept
+BATCH = 1000  # rows
+
+# A job this young is about to be handed to Redis by whoever committed it.
+YOUNG = timedelta(seconds=2)
+
+
+def tick():
+    """Do all that is due; return whether all of it worked.
+
+    A step that raises is logged and does not stop the others. The next tick does it again.
+    """
+    close_old_connections()
+    steps = [purge, schedule.enqueue_due]
+    for name in settings.RQ_QUEUES:
+        steps += [partial(give_up_dead, name), partial(carry_waiting, name)]
+    steps += [publish]
+    worked = True
+    for step in steps:
+        try:
+            step()
+        except Exception:
+            logger.exception("A step of the clock failed: %s", step)
+            worked = False
+    return worked
+
+
+def purge():
+    """Delete the jobs that finished long ago, the oldest first."""
+    for _ in range(10):
+        old = Job.objects.filter(finished_at__lte=Now() - KEEP).order_by("finished_at")
+        batch = list(old.values_list("pk", flat=True)[:BATCH])
+        Job.objects.filter(pk__in=batch).delete()
+        if len(batch) < BATCH:
+            break
+
+
+def give_up_dead(queue_name):
+    """Fail the attempts that have run out of time, or whose worker is dead by RQ's registries."""
+    dead = set()
+    try:
+        rq_queue = get_queue(queue_name)
+        clean_registries(rq_queue)  # a worker without a heartbeat: its job has failed
+        dead.update(rq_queue.failed_job_registry.get_job_ids(cleanup=False))
+    except RedisError:
+        logger.warning("Redis does not say which workers are dead.")
+    running = Job.objects.filter(queue_name=queue_name, status=TaskResultStatus.RUNNING)
+    running = running.annotate(late=Q(due__lte=Now())).order_by("due")
+    for job in running[:BATCH]:
+        if job.late or job.rq_id(job.attempts) in dead:
+            give_up(job)
+
+
+def give_up(job):
+    """Fail the attempt that runs, unless it is just being committed."""
+    with transaction.atomic():
+        rows = Job.objects.select_for_update(skip_locked=True)
+        found = rows.filter(pk=job.pk, status=TaskResultStatus.RUNNING, attempts=job.attempts)
+        given_up = bool(found) and job.fail(WorkerDied("The worker died, or took too long."))
+    if given_up:
+        text = 'job=%s task=%s attempt=%d outcome="worker died"'
+        logger.warning(text, job.pk, job.task, job.attempts)
+        if finish(job):
+            logger.error("job=%s task=%s has failed for good", job.pk, job.task)
+
+
+def carry_waiting(queue_name):
+    """Hand jobs to Redis that are due and not there: retries, deferred ones, and what it lost.
+
+    The oldest first, as many as Redis has room for.
+    """
+    rq_queue = get_queue(queue_name)
+    carried = {*rq_queue.get_job_ids(), *rq_queue.started_job_registry.get_job_ids(cleanup=False)}
+    waiting = Job.objects.due(queue_name).filter(due__lte=Now() - YOUNG)
+    waiting = waiting.only("task", "queue_name", "timeout", "attempts")[: BATCH + len(carried)]
+    lost = [job for job in waiting if job.rq_id(job.attempts + 1) not in carried]
+    queue.carry(lost[: max(0, queue.CARRIED - len(carried))])
+
+
+def publish():
+    """Leave in the cache how many jobs are unfinished, for `enqueue`, and when that was."""
+    counts = {}
+    for name in settings.RQ_QUEUES:
+        unfinished = Job.objects.unfinished().filter(queue_name=name)
+        counts[name] = unfinished[: settings.JOBS_MAX_UNFINISHED].count()
+    cache.set(queue.COUNTS_KEY, {"at": time.time(), "unfinished": counts}, None)

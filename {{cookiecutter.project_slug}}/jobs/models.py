@@ -1,0 +1,212 @@
+"""A job is a row, committed together with the data it is about. Redis only carries its id."""
+
+import traceback
+from datetime import timedelta
+from uuid import uuid4
+
+from django.db import models
+from django.db.models import Q
+from django.db.models.functions import Now
+from django.utils.module_loading import import_string
+
+from jobs.compat import Task, TaskResultStatus
+from jobs.exceptions import Cancelled
+
+# Seconds past its timeout after which an attempt that has not ended counts as dead.
+GRACE = 5
+
+# How long a job waits for a worker that can import its task: a deploy replaces web and worker one
+# after the other.
+IMPORT_EVERY = timedelta(minutes=1)
+IMPORT_WITHIN = timedelta(days=1)
+
+ERRORS_KEPT = 10
+TRACEBACK_LENGTH = 10_000  # characters, from the end
+
+
+class JobQuerySet(models.QuerySet):
+    def unfinished(self):
+        return self.filter(status__in=[TaskResultStatus.READY, TaskResultStatus.RUNNING])
+
+    def due(self, queue_name):
+        """Return the queue's jobs that wait for a worker, those that wait longest first."""
+        ready = self.filter(queue_name=queue_name, status=TaskResultStatus.READY, due__lte=Now())
+        return ready.order_by("due")
+
+
+class Job(models.Model):
+    """One call of a task: its arguments, its attempts, how it ended.
+
+    Every time is the database's, so the clocks of machines may differ.
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid4, editable=False)
+    task = models.CharField(max_length=200, editable=False)
+    queue_name = models.CharField(max_length=50, editable=False)
+    args = models.JSONField(default=list, editable=False)
+    kwargs = models.JSONField(default=dict, editable=False)
+    timeout = models.PositiveIntegerField(editable=False)  # seconds of one attempt
+    retries = models.JSONField(default=list, editable=False)  # seconds before each new attempt
+    status = models.CharField(
+        max_length=10,
+        choices=TaskResultStatus.choices,
+        default=TaskResultStatus.READY,
+        editable=False,
+    )
+    # The number of the last attempt. Only the attempt of that number can end the job.
+    attempts = models.PositiveIntegerField(default=0, editable=False)
+    # Attempts that failed. Not the same: a shutdown ends an attempt that has not failed.
+    failures = models.PositiveIntegerField(default=0, editable=False)
+    # While ready: when to start, at the earliest. While running: when it counts as dead.
+    due = models.DateTimeField(db_default=Now(), editable=False)
+    enqueued_at = models.DateTimeField(db_default=Now(), editable=False)
+    started_at = models.DateTimeField(null=True, editable=False)
+    last_attempted_at = models.DateTimeField(null=True, editable=False)
+    finished_at = models.DateTimeField(null=True, editable=False)
+    worker_ids = models.JSONField(default=list, editable=False)
+    errors = models.JSONField(default=list, editable=False)
+    return_value = models.JSONField(null=True, editable=False)
+
+    objects = JobQuerySet.as_manager()
+
+    # What the worker knows of the attempt that it runs.
+    committed = False
+    report_after = 0.0
+
+    class Meta:
+        indexes = [
+            # The sweep. Small, because most jobs are finished.
+            models.Index(
+                fields=["queue_name", "status", "due"],
+                name="job_unfinished",
+                condition=Q(status__in=["READY", "RUNNING"]),
+            ),
+            # The purge.
+            models.Index(fields=["finished_at"], name="job_finished_at"),
+            # The admin's list, and its filter for failed jobs.
+            models.Index(fields=["-enqueued_at"], name="job_enqueued_at"),
+            models.Index(fields=["-enqueued_at"], name="job_failed", condition=Q(status="FAILED")),
+        ]
+
+    def __str__(self):
+        return f"{self.task} {self.pk}"
+
+    def rq_id(self, attempt):
+        """Return the id that an attempt has in RQ."""
+        return f"{self.pk}-{attempt}"
+
+    @property
+    def is_unfinished(self):
+        return self.status in {TaskResultStatus.READY, TaskResultStatus.RUNNING}
+
+    def get_task(self):
+        """Return the task. Raise ImportError if there is none at its path."""
+        task = import_string(self.task)
+        if not isinstance(task, Task):
+            raise ImportError(f"{self.task} is not a task")
+        if task.queue_name != self.queue_name:
+            task = task.using(queue_name=self.queue_name)
+        return task
+
+    def claim(self, worker_id):
+        """Start the next attempt. Return False if another worker has started it.
+
+        One UPDATE, so that no attempt starts twice, however often Redis was given its id.
+        """
+        attempt = self.attempts + 1
+        claimed = self._update(
+            TaskResultStatus.READY,
+            status=TaskResultStatus.RUNNING,
+            attempts=attempt,
+            worker_ids=[*self.worker_ids, worker_id],
+            due=Now() + timedelta(seconds=self.timeout + GRACE),
+            started_at=self.started_at or Now(),
+            last_attempted_at=Now(),
+        )
+        if claimed:
+            self.refresh_from_db()
+        return claimed
+
+    def succeed(self, return_value=None):
+        """End the running attempt with success. Return False if it was given up before.
+
+        After `commit()` it has ended already, and only the value is added.
+        """
+        if self.committed:
+            return return_value is None or self._update(
+                TaskResultStatus.SUCCESSFUL, return_value=return_value
+            )
+        return self._update(
+            TaskResultStatus.RUNNING,
+            status=TaskResultStatus.SUCCESSFUL,
+            return_value=return_value,
+            finished_at=Now(),
+        )
+
+    def fail(self, exception):
+        """End the running attempt with an error. Return False if it was given up before.
+
+        Another attempt follows, or the job has failed for good.
+        """
+        failures = self.failures + 1
+        fields = {"failures": failures, "errors": self._errors_with(exception)}
+        if failures > len(self.retries):
+            return self._give_up(TaskResultStatus.RUNNING, **fields)
+        delay = timedelta(seconds=self.retries[failures - 1])
+        return self._wait(TaskResultStatus.RUNNING, delay, **fields)
+
+    def release(self):
+        """End the running attempt because its worker stops, which costs no retry."""
+        return self._wait(TaskResultStatus.RUNNING, timedelta())
+
+    def postpone(self, exception):
+        """Wait for a worker that can import the task, for a day at most."""
+        old = Job.objects.filter(pk=self.pk, enqueued_at__lte=Now() - IMPORT_WITHIN)
+        if old.exists():
+            errors = self._errors_with(exception)
+            return self._give_up(TaskResultStatus.READY, errors=errors)
+        return self._wait(TaskResultStatus.READY, IMPORT_EVERY)
+
+    def cancel(self):
+        """End a job that is unfinished. An attempt that runs can no longer commit."""
+        return self.is_unfinished and self._give_up(
+            self.status, errors=self._errors_with(Cancelled("Cancelled in the admin."))
+        )
+
+    def run_again(self):
+        """Give a job that has failed all its attempts again."""
+        return self._wait(TaskResultStatus.FAILED, timedelta(), failures=0, finished_at=None)
+
+    def _give_up(self, before, **fields):
+        return self._update(before, status=TaskResultStatus.FAILED, finished_at=Now(), **fields)
+
+    def _wait(self, before, delay, **fields):
+        return self._update(before, status=TaskResultStatus.READY, due=Now() + delay, **fields)
+
+    def _update(self, before, **fields):
+        """Update the row if its status is still `before` and no other attempt was started."""
+        same = Job.objects.filter(pk=self.pk, status=before, attempts=self.attempts)
+        return bool(same.update(**fields))
+
+    def _errors_with(self, exception):
+        text = "".join(traceback.format_exception(exception))[-TRACEBACK_LENGTH:]
+        error = {
+            "exception_class_path": f"{type(exception).__module__}.{type(exception).__qualname__}",
+            # Postgres stores neither NUL nor half a surrogate pair.
+            "traceback": text.encode(errors="replace").decode().replace("\0", "?"),
+        }
+        return [*self.errors, error][-ERRORS_KEPT:]
+
+
+class Schedule(models.Model):
+    """When an entry of settings.SCHEDULE is due next. One row for each task and crontab."""
+
+    task = models.CharField(max_length=200, editable=False)
+    crontab = models.CharField(max_length=100, editable=False)
+    due = models.DateTimeField(null=True, editable=False)  # null: new
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["task", "crontab"], name="schedule_entry")]
+
+    def __str__(self):
+        return f"{self.task} {self.crontab}"

@@ -1,0 +1,134 @@
+"""What Redis holds of jobs: their ids in RQ's queues, how far they are, how many there are.
+
+Nothing here is the only copy of anything, and nothing here raises when Redis does not answer.
+"""
+
+import logging
+import time
+from contextlib import suppress
+from itertools import groupby
+
+from django.core.cache import cache
+from django.db import router, transaction
+from django_rq import get_queue
+from redis.exceptions import RedisError
+from rq import Queue
+
+logger = logging.getLogger(__name__)
+
+# Jobs of one queue that Redis holds. The rest waits in the table, so a flood does not fill Redis.
+CARRIED = 1000
+
+# Seconds for which Redis is left alone after it did not answer. A request that enqueues 60 jobs
+# then waits for one timeout, not for 60.
+PAUSE = 5
+
+# Seconds between two reports of one job's progress: a page asks no more often.
+REPORT_EVERY = 0.2
+
+# Seconds that RQ remembers a dead work-horse. The sweep looks every few seconds.
+FAILURE_TTL = 60 * 60
+
+# Where the clock leaves its counts, and the seconds for which a process believes what it read.
+COUNTS_KEY = "jobs:counts"
+COUNTS_AGE = 1
+
+
+class State:
+    """What this process knows about Redis."""
+
+    silent_until = 0.0
+    counts = {}
+    counts_until = 0.0
+
+
+def leave_alone(error):
+    """Log that Redis did not answer, and ask nothing of it for a while."""
+    State.silent_until = time.monotonic() + PAUSE
+    logger.warning("Redis takes no jobs just now; the clock hands them over later: %s", error)
+
+
+def redis_is_silent():
+    """Return whether Redis did not answer a moment ago."""
+    return time.monotonic() < State.silent_until
+
+
+class CarryAfterCommit:
+    """An on-commit hook for all the jobs of a transaction, or of one savepoint in it."""
+
+    def __init__(self, job):
+        self.jobs = [job]
+
+    def __call__(self):
+        carry([job for job in self.jobs if count_unfinished(job.queue_name) < CARRIED])
+
+
+def carry_after_commit(job):
+    """Carry the job once the transaction is committed, together with those enqueued before it."""
+    connection = transaction.get_connection(router.db_for_write(type(job)))
+    hooks = connection.run_on_commit
+    if hooks:
+        savepoints, hook, _ = hooks[-1]
+        if isinstance(hook, CarryAfterCommit) and savepoints == set(connection.savepoint_ids):
+            hook.jobs.append(job)
+            return
+    transaction.on_commit(CarryAfterCommit(job), using=connection.alias, robust=True)
+
+
+def carry(jobs):
+    """Hand the next attempt of each job to RQ, in one round trip for each queue."""
+    for queue_name, group in groupby(jobs, key=lambda job: job.queue_name):
+        if redis_is_silent():
+            return
+        try:
+            # Not `enqueue`, which django-rq would put off until a commit.
+            get_queue(queue_name).enqueue_many(map(attempt_of, group))
+        except RedisError as error:
+            leave_alone(error)
+
+
+def attempt_of(job):
+    """Return what RQ is told about a job's next attempt. The arguments stay in the row."""
+    attempt = job.attempts + 1
+    return Queue.prepare_data(
+        "jobs.worker.run",
+        args=[str(job.pk), attempt],
+        job_id=job.rq_id(attempt),
+        timeout=job.timeout,
+        description=str(job),
+        result_ttl=0,
+        failure_ttl=FAILURE_TTL,
+    )
+
+
+def count_unfinished(queue_name):
+    """Return how many jobs of the queue are unfinished, as the clock counted a few seconds ago."""
+    now = time.monotonic()
+    if now >= max(State.counts_until, State.silent_until):
+        State.counts_until = now + COUNTS_AGE
+        try:
+            State.counts = cache.get(COUNTS_KEY, {}).get("unfinished", {})
+        except RedisError as error:
+            leave_alone(error)
+    return State.counts.get(queue_name, 0)
+
+
+def report_progress(job, percent):
+    """Keep how far a running job is, in percent, for as long as its attempt may take."""
+    now = time.monotonic()
+    if now >= job.report_after:
+        job.report_after = now + REPORT_EVERY
+        with suppress(RedisError):  # no reason to give up the work
+            cache.set(f"jobs:progress:{job.pk}", percent, job.timeout)
+
+
+def get_progress(ids):
+    """Return a dictionary of how far the jobs are, in percent, by id; one round trip for all.
+
+    It lacks those that have reported nothing. Without Redis it is empty.
+    """
+    keys = {f"jobs:progress:{pk}": pk for pk in ids}
+    try:
+        return {keys[key]: percent for key, percent in cache.get_many(keys).items()}
+    except RedisError:
+        return {}

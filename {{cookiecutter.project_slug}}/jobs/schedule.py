@@ -1,0 +1,84 @@
+"""Tasks at the times that settings.SCHEDULE gives them: {"path.of.a.task": "crontab"}.
+
+A crontab has five fields and is read in TIME_ZONE.
+"""
+
+import logging
+from datetime import UTC, datetime, timedelta
+
+from croniter import croniter
+from django.conf import settings
+from django.db import transaction
+from django.db.models import Q
+from django.db.models.functions import Now
+from django.utils import timezone
+from django.utils.module_loading import import_string
+
+from jobs.models import Schedule
+
+logger = logging.getLogger(__name__)
+
+# How far two readings of the wall clock may lie apart that name the same moment.
+LARGEST_SHIFT = timedelta(hours=3)
+
+
+def enqueue_due():
+    """Enqueue each task whose time has come, once with any number of clocks.
+
+    A new or changed entry starts from now. Of the times that passed while no clock ran, one counts.
+    """
+    entries = set(settings.SCHEDULE.items())
+    new = entries - set(Schedule.objects.values_list("task", "crontab"))
+    Schedule.objects.bulk_create(
+        [Schedule(task=path, crontab=crontab) for path, crontab in new], ignore_conflicts=True
+    )
+    due = Schedule.objects.annotate(now=Now()).filter(Q(due=None) | Q(due__lte=Now()))
+    for row in due:
+        if (row.task, row.crontab) in entries:
+            try:
+                enqueue(row)
+            except Exception:
+                logger.exception("SCHEDULE: %s could not be enqueued", row)
+        elif row.due is None or row.now - row.due > timedelta(hours=1):
+            # Not sooner: the clock of another version may know it, and moves it on.
+            row.delete()
+
+
+def enqueue(row):
+    """Enqueue the task of an entry that is due, and move the entry on: both, or neither."""
+    with transaction.atomic():
+        # This UPDATE lets one clock through.
+        same = Schedule.objects.filter(pk=row.pk, due=row.due)
+        moved = same.update(due=next_time(row.crontab, row.now))
+        if moved and row.due:
+            task = import_string(row.task)
+            task.get_backend().enqueue(task, [], {}, bounded=False)
+
+
+def next_time(crontab, after):
+    """Return the first time of the crontab after `after`, both aware.
+
+    When clocks are put back, a fixed hour counts once and a repeating one (`*`) both times. When
+    they are put forward, a fixed time that is skipped falls to the end of the gap.
+    """
+    zone = timezone.get_default_timezone()
+    hours = crontab.split()[1]
+    found = None
+    start = after.astimezone(zone).replace(tzinfo=None) - LARGEST_SHIFT
+    for wall in croniter(crontab, start).all_next(datetime):
+        if found and wall.replace(tzinfo=zone).astimezone(UTC) > found + LARGEST_SHIFT:
+            return found
+        later = [moment for moment in moments(wall, zone, hours) if moment > after]
+        found = min([*later, found] if found else later, default=None)
+
+
+def moments(wall, zone, hours):
+    """Return the moments that count when the wall clock is to show `wall`, in UTC."""
+    first, second = (wall.replace(tzinfo=zone, fold=fold).astimezone(UTC) for fold in (0, 1))
+    if first <= second:
+        return {first, second} if "*" in hours else {first}
+    if hours == "*":
+        return set()
+    while second.astimezone(zone).replace(tzinfo=None) < wall:
+        second += timedelta(minutes=1)
+    return {second}

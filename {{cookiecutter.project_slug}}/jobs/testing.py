@@ -1,0 +1,33 @@
+"""For tests: TASKS = {"default": {"BACKEND": "jobs.testing.ImmediateBackend"}}."""
+
+from dataclasses import dataclass
+
+from jobs.backend import Backend, JobContext
+from jobs.models import Job
+from jobs.worker import perform
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImmediateContext(JobContext):
+    """The worker's context, but `commit()` may run inside a test's transaction."""
+
+    durable = False
+
+
+class ImmediateBackend(Backend):
+    """Runs a task where it is enqueued, once: without a worker, without Redis, without retries.
+
+    A task that raises has failed, and `enqueue` returns; look at the result's `errors`.
+    """
+
+    context_class = ImmediateContext
+
+    def enqueue(self, task, args, kwargs, **options):
+        result = super().enqueue(task, args, kwargs, **options)
+        result.refresh()
+        return result
+
+    def start(self, job):
+        Job.objects.filter(pk=job.pk).update(retries=[])
+        job.claim("test")
+        perform(job, job.get_task())

@@ -1,0 +1,322 @@
+"""What Django's documentation says of a task backend, point by point."""
+
+import asyncio
+import json
+import logging
+from datetime import timedelta
+from uuid import uuid4
+
+import pytest
+from django.contrib.auth.models import Group
+from django.core.cache import cache
+from django.db import IntegrityError, connection, transaction
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+from django_rq import get_queue, get_worker
+from rq.worker import SimpleWorker
+
+from jobs import clock
+from jobs import queue as carrier
+from jobs.backend import Backend
+from jobs.compat import (
+    InvalidTask,
+    TaskResultDoesNotExist,
+    TaskResultMismatch,
+    TaskResultStatus,
+    signals,
+    task,
+)
+from jobs.exceptions import QueueFull
+from jobs.models import Job
+from jobs.tests import tasks
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def heard():
+    """Return a list of the signals sent, each as its name and the result's status and id."""
+    heard = []
+
+    def listen(name):
+        def receiver(sender, task_result, **kwargs):
+            assert sender is Backend
+            heard.append((name, str(task_result.status), task_result.id))
+
+        return receiver
+
+    receivers = {name: listen(name) for name in ("task_enqueued", "task_started", "task_finished")}
+    for name, receiver in receivers.items():
+        getattr(signals, name).connect(receiver)
+    yield heard
+    for name, receiver in receivers.items():
+        getattr(signals, name).disconnect(receiver)
+
+
+def test_a_task_runs_and_its_result_says_so(work):
+    before = timezone.now() - timedelta(seconds=1)
+    result = tasks.add.enqueue(1, second=2)
+    assert result.status == TaskResultStatus.READY
+    assert (result.args, result.kwargs, result.backend) == ([1], {"second": 2}, "default")
+    assert (result.attempts, result.started_at, result.finished_at) == (0, None, None)
+    with pytest.raises(ValueError, match="not finished"):
+        result.return_value  # noqa: B018  (it raises)
+    work()
+    result.refresh()
+    assert result.status == TaskResultStatus.SUCCESSFUL
+    assert result.is_finished
+    assert result.return_value == 3
+    assert result.attempts == len(result.worker_ids) == 1
+    times = [result.enqueued_at, result.started_at, result.last_attempted_at, result.finished_at]
+    assert before < times[0] <= times[1] == times[2] <= times[3]
+
+
+def test_the_async_methods_do_the_same(work):
+    async def enqueue():
+        return await tasks.add.aenqueue(1, 2)
+
+    async def look(pk):
+        result = await tasks.add.aget_result(pk)
+        await result.arefresh()
+        return result
+
+    pk = asyncio.run(enqueue()).id
+    work()
+    assert asyncio.run(look(pk)).return_value == 3
+
+
+def test_an_async_task_runs(work):
+    result = tasks.add_async.enqueue(1, 2)
+    work()
+    assert tasks.add_async.get_result(result.id).return_value == 3
+
+
+def test_a_result_is_found_by_its_id_and_task():
+    result = tasks.add.enqueue(1)
+    assert tasks.add.get_result(result.id) == result
+    with pytest.raises(TaskResultMismatch):
+        tasks.fail.get_result(result.id)
+    for pk in (str(uuid4()), "no id", "", "\0", "x" * 1000):
+        with pytest.raises(TaskResultDoesNotExist):
+            tasks.add.get_result(pk)
+
+
+def test_the_result_of_a_task_that_is_gone_does_not_exist():
+    result = tasks.add.enqueue(1)
+    Job.objects.update(task="jobs.tests.tasks.no_task")
+    with pytest.raises(TaskResultDoesNotExist):
+        tasks.add.get_result(result.id)
+
+
+def test_the_options_are_those_of_the_task():
+    assert (tasks.add.timeout, tasks.add.retries) == (30, (5, 15, 45))
+    tasks.write.enqueue("name")
+    job = Job.objects.get()
+    assert (job.timeout, job.retries) == (7, [5, 15, 45])
+
+
+@pytest.mark.parametrize("options", [{"timeout": 0}, {"timeout": "1"}, {"retries": (-1,)}])
+def test_an_option_that_cannot_work_is_refused_where_the_task_is_made(options):
+    with pytest.raises(InvalidTask):
+        task(**options)(tasks.no_task)
+
+
+def test_priority_and_unknown_queues_are_refused():
+    with pytest.raises(InvalidTask, match="priority"):
+        tasks.add.using(priority=1)
+    with pytest.raises(InvalidTask, match="nowhere"):
+        tasks.add.using(queue_name="nowhere")
+    with pytest.raises(InvalidTask, match="aware"):
+        tasks.add.using(run_after=timezone.now().replace(tzinfo=None))
+
+
+def test_a_deferred_task_waits(work, queue):
+    result = tasks.add.using(run_after=timezone.now() + timedelta(hours=1)).enqueue(1)
+    assert queue.count == 0
+    assert Job.objects.get().due - result.enqueued_at > timedelta(minutes=59)
+
+
+def test_arguments_are_json_and_stay_out_of_redis(queue):
+    secret = "value-that-nobody-may-see"
+    tasks.add.enqueue(secret, second={"a": (1, None)})
+    assert Job.objects.get().kwargs == {"second": {"a": [1, None]}}
+    (pk,) = queue.job_ids
+    assert json.loads(queue.fetch_job(pk).data)[2] == [str(Job.objects.get().pk), 1]
+    for key in queue.connection.scan_iter():
+        assert secret.encode() not in (queue.connection.dump(key) or b"")
+    with pytest.raises(TypeError):
+        tasks.add.enqueue(object())
+    assert Job.objects.count() == 1
+
+
+def test_a_task_that_raises_is_tried_again_then_has_failed(work, caplog):
+    result = tasks.fail.enqueue("first")
+    work()
+    result.refresh()
+    assert result.status == TaskResultStatus.READY
+    assert Job.objects.get().due - timezone.now() > timedelta(seconds=5)
+    (error,) = result.errors
+    assert error.exception_class is ValueError
+    assert "first" in error.traceback
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+    carrier.carry(Job.objects.all())
+    work()
+    result.refresh()
+    assert result.status == TaskResultStatus.FAILED
+    assert len(result.errors) == result.attempts == 2
+    assert result.finished_at
+    with pytest.raises(ValueError, match="failed"):
+        result.return_value  # noqa: B018  (it raises)
+    (record,) = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert "has failed for good" in record.getMessage()
+
+
+def test_a_value_that_is_not_json_fails_the_attempt_and_says_so(work):
+    result = tasks.return_no_json.enqueue()
+    work()
+    result.refresh()
+    assert "Unsupported type: <class 'object'>" in result.errors[0].traceback
+
+
+def test_what_postgres_cannot_store_of_an_error_is_replaced(work):
+    result = tasks.fail.enqueue("\ud800")
+    tasks.hooks["nul"] = lambda context: 1 / 0 if context.attempt > 1 else int("\0")
+    other = tasks.call_back.enqueue("nul")
+    work()
+    result.refresh()
+    other.refresh()
+    assert result.errors[0].exception_class is ValueError
+    assert other.errors[0].exception_class is ValueError
+
+
+def test_a_task_that_exits_has_failed_an_attempt(work):
+    result = tasks.leave.enqueue()
+    work()
+    result.refresh()
+    assert result.errors[0].exception_class is SystemExit
+
+
+def test_the_signals_are_sent(work, heard):
+    done = tasks.add.enqueue(1).id
+    work()
+    failed = tasks.fail_once_and_for_all.enqueue().id
+    work()
+    assert heard == [
+        ("task_enqueued", "READY", done),
+        ("task_started", "RUNNING", done),
+        ("task_finished", "SUCCESSFUL", done),
+        ("task_enqueued", "READY", failed),
+        ("task_started", "RUNNING", failed),
+        ("task_finished", "FAILED", failed),
+    ]
+
+
+def test_nothing_runs_for_a_transaction_that_is_rolled_back(queue, work):
+    tasks.calls.clear()
+    with pytest.raises(IntegrityError), transaction.atomic():
+        tasks.add.enqueue(1)
+        raise IntegrityError
+    work()
+    assert (Job.objects.count(), tasks.calls) == (0, [])
+
+
+def test_jobs_are_handed_over_after_the_commit_in_one_round_trip(queue, monkeypatch):
+    carried = []
+    monkeypatch.setattr(carrier, "carry", carried.append)
+    with transaction.atomic(durable=True):
+        first = tasks.add.enqueue(1)
+        with transaction.atomic():
+            second = tasks.add.enqueue(2)
+            third = tasks.add.enqueue(3)
+        with pytest.raises(IntegrityError), transaction.atomic():
+            tasks.add.enqueue(4)
+            raise IntegrityError
+        assert carried == []
+        fourth = tasks.add.enqueue(5)
+        fifth = tasks.add.enqueue(6)
+    ids = [[str(job.pk) for job in jobs] for jobs in carried]
+    assert ids == [[first.id], [second.id, third.id], [fourth.id, fifth.id]]
+    assert Job.objects.count() == 5
+
+
+def test_outside_a_transaction_a_job_is_handed_over_at_once(queue):
+    tasks.add.enqueue(1)
+    assert queue.count == 1
+
+
+def test_a_redis_that_does_not_answer_is_asked_once_and_costs_no_job(no_redis, caplog):
+    with transaction.atomic():
+        tasks.add.enqueue(1)
+        with transaction.atomic():
+            tasks.add.enqueue(2)
+    for number in range(3):
+        tasks.add.enqueue(number)
+    assert Job.objects.count() == 5
+    assert caplog.text.count("Redis takes no jobs just now") == 1
+
+
+def test_a_full_queue_is_refused_by_name_but_not_to_the_schedule(settings, queue, client):
+    settings.JOBS_MAX_UNFINISHED = 2
+    cache.set(carrier.COUNTS_KEY, {"at": 0, "unfinished": {"default": 2}})
+    with pytest.raises(QueueFull):
+        tasks.add.enqueue(1)
+    tasks.add.get_backend().enqueue(tasks.add, [1], {}, bounded=False)
+    assert Job.objects.count() == 1
+
+
+def test_jobs_that_redis_refuses_stay_in_the_table(no_redis, caplog):
+    tasks.add.enqueue(1)
+    carrier.State.silent_until = 0.0
+    carrier.carry(Job.objects.all())
+    assert Job.objects.get().status == "READY"
+    assert caplog.text.count("Redis takes no jobs just now") == 2
+
+
+def test_redis_is_given_no_more_than_a_bounded_number(queue):
+    cache.set(carrier.COUNTS_KEY, {"at": 0, "unfinished": {"default": carrier.CARRIED}})
+    tasks.add.enqueue(1)
+    assert (Job.objects.count(), queue.count) == (1, 0)
+
+
+@pytest.fixture
+def low(settings, monkeypatch):
+    """Return a second queue, named as an owner names one."""
+    monkeypatch.setitem(settings.RQ_QUEUES, "low", settings.RQ_QUEUES["default"])
+    settings.TASKS = {"default": settings.TASKS["default"] | {"QUEUES": [*settings.RQ_QUEUES]}}
+    return get_queue("low")
+
+
+def test_a_queue_named_in_the_settings_works_everywhere(low, queue, work):
+    tasks.calls.clear()
+    result = tasks.add.using(queue_name="low").enqueue(1)
+    assert (low.count, queue.count) == (1, 0)
+    low.connection.flushdb()
+    Job.objects.update(due=timezone.now() - timedelta(minutes=1))
+    for _ in range(3):
+        clock.tick()
+    assert (low.count, queue.count) == (1, 0)
+    assert tasks.add.get_result(result.id).task.queue_name == "low"
+    work()
+    assert tasks.calls == []
+    get_worker("low", worker_class=SimpleWorker, serializer="json").work(burst=True)
+    assert tasks.calls == [(1, 0)]
+
+
+def test_to_enqueue_is_one_statement():
+    with CaptureQueriesContext(connection) as queries:
+        tasks.add.enqueue(1)
+    assert len([query for query in queries if query["sql"].startswith("INSERT")]) == 1
+    assert not [query for query in queries if query["sql"].startswith(("SELECT", "UPDATE"))]
+
+
+def test_a_queue_that_rq_does_not_have_is_an_error():
+    backend = Backend("default", {"QUEUES": ["default", "nowhere"]})
+    (error,) = backend.check()
+    assert "'nowhere'" in error.msg
+
+
+def test_groups_are_what_the_tasks_write(work):
+    result = tasks.write.enqueue("name")
+    work()
+    assert Group.objects.get().name == "name"
+    assert tasks.write.get_result(result.id).return_value == "name"

@@ -1,0 +1,221 @@
+import signal
+import threading
+from datetime import timedelta
+
+import pytest
+from django.core.cache import cache
+from django.core.management import call_command
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+from rq.job import JobStatus
+
+from jobs import clock, schedule
+from jobs import queue as carrier
+from jobs.management.commands import clock as command
+from jobs.models import Job
+from jobs.tests import tasks
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+AGO = timezone.now() - timedelta(minutes=1)
+
+
+@pytest.fixture
+def lost(queue):
+    """Return a job that Redis does not know."""
+    tasks.add.enqueue(1)
+    Job.objects.update(due=AGO)
+    queue.connection.flushdb()
+    return Job.objects.get()
+
+
+@pytest.fixture
+def running(lost):
+    """Return a job that a worker has started."""
+    lost.claim("worker")
+    return lost
+
+
+def test_a_job_that_redis_lost_is_handed_over_again(lost, queue, work):
+    clock.tick()
+    assert queue.job_ids == [lost.rq_id(1)]
+    work()
+    assert Job.objects.get().status == "SUCCESSFUL"
+
+
+def test_a_young_job_is_left_to_whoever_committed_it(lost, queue):
+    Job.objects.update(due=timezone.now())
+    clock.tick()
+    assert queue.count == 0
+
+
+def test_a_job_that_is_not_due_waits(lost, queue):
+    Job.objects.update(due=timezone.now() + timedelta(minutes=1))
+    clock.tick()
+    assert queue.count == 0
+
+
+def test_a_queued_job_is_not_queued_again(lost, queue):
+    for _ in range(3):
+        clock.tick()
+    assert queue.count == 1
+
+
+def test_a_job_that_a_worker_is_about_to_claim_is_not_queued_again(lost, queue):
+    # What a worker writes before it forks.
+    queue.connection.zadd(queue.started_job_registry.key, {f"{lost.rq_id(1)}:execution": 2**40})
+    clock.tick()
+    assert queue.count == 0
+
+
+def test_a_job_whose_hash_alone_is_there_is_handed_over_again(lost, queue):
+    carrier.carry([lost])
+    queue.connection.delete(queue.key)
+    clock.tick()
+    assert queue.job_ids == [lost.rq_id(1)]
+
+
+def test_redis_gets_the_oldest_jobs_and_no_more_than_it_may_hold(lost, queue, monkeypatch):
+    monkeypatch.setattr(carrier, "CARRIED", 2)
+    for age in (3, 4, 5):
+        tasks.add.enqueue(age)
+        Job.objects.filter(args=[age]).update(due=AGO - timedelta(minutes=age))
+    queue.connection.flushdb()
+    clock.tick()
+    carried = {Job.objects.get(args=[age]).rq_id(1) for age in (4, 5)}
+    assert set(queue.job_ids) == carried
+
+
+def test_an_attempt_that_has_run_out_of_time_has_failed(running, caplog):
+    Job.objects.update(due=AGO)
+    clock.tick()
+    job = Job.objects.get()
+    assert (job.status, job.attempts, job.failures) == ("READY", 1, 1)
+    assert job.errors[0]["exception_class_path"] == "jobs.exceptions.WorkerDied"
+    assert 'outcome="worker died"' in caplog.text
+
+
+def test_an_attempt_that_runs_is_left_alone(running):
+    clock.tick()
+    assert Job.objects.get().status == "RUNNING"
+
+
+def test_the_job_of_a_dead_work_horse_has_failed_an_attempt(running, queue):
+    carrier.carry([Job(pk=running.pk, task="x", queue_name="default", timeout=30)])
+    rq_job = queue.fetch_job(running.rq_id(1))
+    rq_job.set_status(JobStatus.FAILED)
+    queue.failed_job_registry.add(rq_job)
+    clock.tick()
+    assert Job.objects.get().failures == 1
+
+
+def test_the_job_of_a_worker_without_a_heartbeat_has_failed_an_attempt(running, queue):
+    carrier.carry([Job(pk=running.pk, task="x", queue_name="default", timeout=30)])
+    queue.remove(running.rq_id(1))
+    queue.fetch_job(running.rq_id(1)).set_status(JobStatus.STARTED)
+    queue.connection.zadd(queue.started_job_registry.key, {f"{running.rq_id(1)}:execution": 1})
+    clock.tick()
+    assert Job.objects.get().failures == 1
+
+
+def test_a_job_given_up_for_good_is_said_to_have_failed(running, caplog):
+    Job.objects.update(due=AGO, retries=[])
+    clock.tick()
+    assert Job.objects.get().status == "FAILED"
+    assert "has failed for good" in caplog.text
+
+
+def test_an_attempt_that_is_being_committed_is_not_given_up(running, monkeypatch):
+    """Its row is locked, or has just changed."""
+    Job.objects.update(due=AGO)
+    stale = Job.objects.get()
+    Job.objects.update(status="SUCCESSFUL")
+    clock.give_up(stale)
+    assert (Job.objects.get().status, Job.objects.get().failures) == ("SUCCESSFUL", 0)
+
+
+def test_one_bad_step_stops_no_other(lost, queue, monkeypatch, caplog):
+    monkeypatch.setattr(schedule, "enqueue_due", lambda: 1 / 0)
+    assert clock.tick() is False
+    assert queue.count == 1
+    assert "A step of the clock failed" in caplog.text
+
+
+def test_without_redis_attempts_run_out_of_time_all_the_same(running, no_redis):
+    Job.objects.update(due=AGO)
+    assert clock.tick() is False
+    assert Job.objects.get().failures == 1
+
+
+def test_two_clocks_run_a_job_once(lost, queue, work):
+    tasks.calls.clear()
+    clock.tick()
+    queue.connection.delete(queue.key)
+    clock.tick()
+    work()
+    assert tasks.calls == [(1, 0)]
+
+
+def test_finished_jobs_are_purged_after_a_day_in_batches(lost, monkeypatch):
+    monkeypatch.setattr(clock, "BATCH", 2)
+    for number in range(5):
+        tasks.add.enqueue(number)
+    two_days_ago = timezone.now() - timedelta(days=2)
+    Job.objects.exclude(pk=lost.pk).update(status="SUCCESSFUL", finished_at=two_days_ago)
+    with CaptureQueriesContext(connection) as queries:
+        clock.purge()
+    assert list(Job.objects.all()) == [lost]
+    assert len([query for query in queries if query["sql"].startswith("DELETE")]) == 3
+
+
+def test_a_purge_is_bounded(monkeypatch):
+    monkeypatch.setattr(clock, "BATCH", 1)
+    two_days_ago = timezone.now() - timedelta(days=2)
+    for number in range(12):
+        tasks.add.enqueue(number)
+    Job.objects.update(status="SUCCESSFUL", finished_at=two_days_ago)
+    clock.purge()
+    assert Job.objects.count() == 2
+
+
+def test_a_tick_counts_what_is_unfinished(lost, settings):
+    settings.JOBS_MAX_UNFINISHED = 3
+    for number in range(4):
+        tasks.add.enqueue(number)
+    clock.tick()
+    assert cache.get(carrier.COUNTS_KEY)["unfinished"] == {"default": 3}
+
+
+def test_the_command_ticks_until_it_is_told_to_stop(lost, queue, monkeypatch, tmp_path):
+    """SIGTERM comes while the command waits for its second tick, and ends it after that."""
+    heartbeat = tmp_path / "heartbeat"
+    monkeypatch.setattr(command, "HEARTBEAT", heartbeat)
+    handlers = {}
+    monkeypatch.setattr(signal, "signal", handlers.__setitem__)
+    waits = []
+
+    class Event(threading.Event):
+        def wait(self, timeout=None):
+            waits.append(timeout)
+            if len(waits) > 1:
+                handlers[signal.SIGTERM]()
+
+    monkeypatch.setattr(threading, "Event", Event)
+    call_command("clock")
+    assert waits == [clock.INTERVAL] * 2
+    assert heartbeat.exists()
+    assert queue.count == 1
+
+
+def test_a_clock_that_fails_does_not_beat(no_redis, monkeypatch, tmp_path):
+    monkeypatch.setattr(command, "HEARTBEAT", tmp_path / "heartbeat")
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+
+    class Event(threading.Event):
+        def wait(self, timeout=None):
+            self.set()
+
+    monkeypatch.setattr(threading, "Event", Event)
+    call_command("clock")
+    assert not command.HEARTBEAT.exists()

@@ -1,0 +1,160 @@
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from django.db.models import F
+from django.utils import timezone
+
+from config.settings import SCHEDULE
+from jobs import schedule
+from jobs.checks import check_schedule
+from jobs.models import Job, Schedule
+from jobs.schedule import next_time
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+ADD = "jobs.tests.tasks.add"
+
+
+@pytest.fixture
+def entry(settings):
+    """Return the row of an entry that is due each night, and not now."""
+    settings.SCHEDULE = {ADD: "0 3 * * *"}
+    schedule.enqueue_due()
+    schedule.enqueue_due()
+    return Schedule.objects.get()
+
+
+def let_pass(**time):
+    """Let the entries be due since then."""
+    Schedule.objects.update(due=F("due") - timedelta(**time))
+
+
+def test_a_new_entry_starts_from_now(entry):
+    assert Job.objects.count() == 0
+    assert timezone.now() < entry.due <= timezone.now() + timedelta(days=1)
+
+
+def test_a_task_is_enqueued_when_its_time_has_come(entry, work):
+    let_pass(days=1)
+    schedule.enqueue_due()
+    assert Job.objects.get().task == ADD
+    assert Schedule.objects.get().due == entry.due
+
+
+def test_of_the_times_that_passed_while_no_clock_ran_one_counts(entry):
+    let_pass(days=10)
+    schedule.enqueue_due()
+    schedule.enqueue_due()
+    assert Job.objects.count() == 1
+    assert Schedule.objects.get().due == entry.due
+
+
+def test_two_clocks_that_see_the_same_time_enqueue_one_job(entry, monkeypatch):
+    let_pass(days=1)
+
+    def other_clock(crontab, now):
+        monkeypatch.setattr(schedule, "next_time", next_time)
+        schedule.enqueue_due()
+        return next_time(crontab, now)
+
+    monkeypatch.setattr(schedule, "next_time", other_clock)
+    schedule.enqueue_due()
+    assert Job.objects.count() == 1
+
+
+def test_a_changed_entry_starts_from_now(entry, settings):
+    settings.SCHEDULE = {ADD: "0 4 * * *"}
+    for _ in range(2):
+        schedule.enqueue_due()
+    assert Job.objects.count() == 0
+    assert Schedule.objects.get(crontab="0 4 * * *").due > timezone.now()
+
+
+def test_an_entry_that_is_gone_is_forgotten_an_hour_after_it_was_due(entry, settings):
+    settings.SCHEDULE = {}
+    Schedule.objects.update(due=timezone.now() - timedelta(minutes=30))
+    schedule.enqueue_due()
+    assert Schedule.objects.exists()
+    Schedule.objects.update(due=timezone.now() - timedelta(minutes=90))
+    schedule.enqueue_due()
+    assert not Schedule.objects.exists()
+    assert Job.objects.count() == 0
+
+
+def test_an_entry_that_was_never_due_is_forgotten_when_it_is_gone(settings):
+    Schedule.objects.create(task=ADD, crontab="0 3 * * *")
+    settings.SCHEDULE = {}
+    schedule.enqueue_due()
+    assert not Schedule.objects.exists()
+
+
+def test_a_bad_entry_stops_no_other(settings, caplog):
+    settings.SCHEDULE = {"jobs.tests.tasks.gone": "* * * * *", ADD: "* * * * *"}
+    schedule.enqueue_due()
+    Schedule.objects.update(due=timezone.now() - timedelta(minutes=1))
+    schedule.enqueue_due()
+    assert Job.objects.get().task == ADD
+    assert "jobs.tests.tasks.gone" in caplog.text
+
+
+def times(crontab, start, count):
+    """Return the next times of a crontab as they read in UTC, like 03-29 01:00."""
+    moment = datetime.fromisoformat(start).replace(tzinfo=UTC)
+    found = []
+    for _ in range(count):
+        moment = next_time(crontab, moment)
+        found.append(f"{moment:%m-%d %H:%M}")
+    return found
+
+
+@pytest.fixture
+def berlin(settings):
+    """In 2026 clocks go forward on 29 March at 01:00 UTC, back on 25 October at 01:00 UTC."""
+    settings.TIME_ZONE = "Europe/Berlin"
+
+
+@pytest.mark.parametrize(
+    ("crontab", "start", "expected"),
+    [
+        ("30 4 * * *", "2026-06-01T00:00", ["06-01 02:30", "06-02 02:30"]),
+        # In spring 02:00 to 03:00 is skipped: at the end of the gap, once.
+        ("30 2 * * *", "2026-03-28T02:00", ["03-29 01:00", "03-30 00:30"]),
+        ("15,45 2 * * *", "2026-03-28T02:00", ["03-29 01:00", "03-30 00:15"]),
+        ("0 */2 * * *", "2026-03-28T23:30", ["03-29 01:00", "03-29 02:00"]),
+        ("30 * * * *", "2026-03-28T23:45", ["03-29 00:30", "03-29 01:30"]),
+        # In autumn 02:00 to 03:00 comes twice: a fixed time once, an interval both times.
+        ("30 2 * * *", "2026-10-24T12:00", ["10-25 00:30", "10-26 01:30"]),
+        ("30 2 * * *", "2026-10-25T00:45", ["10-26 01:30"]),
+        ("30 * * * *", "2026-10-25T00:00", ["10-25 00:30", "10-25 01:30", "10-25 02:30"]),
+        ("*/30 * * * *", "2026-10-25T00:15", ["10-25 00:30", "10-25 01:00", "10-25 01:30"]),
+    ],
+)
+def test_the_wall_clock_decides_also_when_it_is_put_forward_or_back(
+    berlin, crontab, start, expected
+):
+    assert times(crontab, start, len(expected)) == expected
+
+
+@pytest.mark.parametrize(
+    ("path", "crontab", "said"),
+    [
+        ("jobs.tests.tasks.gone", "0 3 * * *", "there is no jobs.tests.tasks.gone"),
+        ("no path", "0 3 * * *", "there is no no path"),
+        ("jobs.tests.tasks.no_task", "0 3 * * *", "is not a task"),
+        (ADD, "0 3 * *", "five fields"),
+        (ADD, "0 0 3 * * *", "five fields"),
+        (ADD, "@daily", "five fields"),
+        (ADD, "0 25 * * *", "'0 25 * * *'"),
+        (ADD, "0 3 30 2 *", "'0 3 30 2 *'"),
+        (ADD, None, "None"),
+    ],
+)
+def test_an_entry_that_cannot_work_is_an_error(settings, path, crontab, said):
+    settings.SCHEDULE = {path: crontab}
+    (error,) = check_schedule()
+    assert said in error.msg
+
+
+def test_the_schedule_of_the_site_is_sound(settings):
+    settings.SCHEDULE = SCHEDULE
+    assert check_schedule() == []

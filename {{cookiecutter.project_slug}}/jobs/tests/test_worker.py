@@ -1,0 +1,243 @@
+import logging
+import re
+from datetime import timedelta
+from uuid import uuid4
+
+import pytest
+from django.contrib.auth.models import Group
+from django.db import transaction
+from django.utils import timezone
+from django_rq import get_worker
+from rq.exceptions import ShutDownImminentException
+from rq.serializers import JSONSerializer
+from rq.timeouts import JobTimeoutException
+
+from jobs import queue as carrier
+from jobs import worker
+from jobs.exceptions import Superseded
+from jobs.models import Job
+from jobs.tests import tasks
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def hook():
+    """Return a function that makes a job of what is to happen in it."""
+
+    def enqueue(function):
+        tasks.hooks["hook"] = function
+        return tasks.call_back.enqueue("hook")
+
+    yield enqueue
+    tasks.hooks.clear()
+
+
+def test_the_worker_reads_json_whatever_the_command_line_says():
+    assert get_worker(serializer="pickle", worker_ttl=420).serializer is JSONSerializer
+
+
+def test_the_worker_says_which_queues_it_works_on(caplog):
+    caplog.set_level(logging.INFO)
+    get_worker().work(burst=True)
+    assert re.search(r"worker=\w+ queues=default", caplog.text)
+
+
+def test_a_heartbeat_leaves_a_trace_for_the_health_check(monkeypatch, tmp_path):
+    monkeypatch.setattr(worker, "HEARTBEAT", tmp_path / "heartbeat")
+    get_worker().heartbeat()
+    assert worker.HEARTBEAT.exists()
+
+
+def test_an_attempt_does_not_start_twice(queue, work):
+    tasks.calls.clear()
+    tasks.add.enqueue(1)
+    carrier.carry(Job.objects.all())
+    assert queue.count == 2
+    work()
+    assert tasks.calls == [(1, 0)]
+
+
+def test_a_job_that_is_gone_does_not_run():
+    worker.run(uuid4(), 1)
+    assert Job.objects.count() == 0
+
+
+def test_two_workers_that_read_the_same_row_start_one_attempt():
+    tasks.add.enqueue(1)
+    first, second = Job.objects.get(), Job.objects.get()
+    assert first.claim("first")
+    assert not second.claim("second")
+    assert Job.objects.get().worker_ids == ["first"]
+
+
+def test_an_attempt_that_another_worker_started_is_left_to_it(hook, work, monkeypatch):
+    tasks.calls.clear()
+    tasks.add.enqueue(1)
+    monkeypatch.setattr(Job, "claim", lambda *args: False)
+    work()
+    assert tasks.calls == []
+
+
+def test_an_attempt_is_logged_in_one_line_without_its_arguments(work, caplog):
+    caplog.set_level(logging.INFO)
+    result = tasks.add.enqueue(1234567)
+    work()
+    lines = [record.getMessage() for record in caplog.records if "job=" in record.getMessage()]
+    (line,) = lines
+    assert re.fullmatch(
+        rf"job={result.id} task=jobs\.tests\.tasks\.add queue=default attempt=1 "
+        r'seconds=\d+\.\d\d outcome="done"',
+        line,
+    )
+    assert "1234567" not in caplog.text
+
+
+def test_what_a_block_writes_is_committed_with_the_jobs_success(work):
+    tasks.write.enqueue("name")
+    work()
+    assert (Group.objects.count(), Job.objects.get().status) == (1, "SUCCESSFUL")
+
+
+def test_what_a_block_writes_before_it_raises_is_rolled_back(work):
+    tasks.raise_while_writing.enqueue("name")
+    work()
+    assert (Group.objects.count(), Job.objects.get().status) == (0, "READY")
+
+
+def test_what_is_raised_after_the_commit_changes_nothing_and_is_logged(work, caplog):
+    tasks.write_and_raise.enqueue("name")
+    work()
+    assert (Group.objects.count(), Job.objects.get().status) == (1, "SUCCESSFUL")
+    assert "raised after commit()" in caplog.text
+
+
+def test_an_attempt_commits_once(work, caplog):
+    tasks.commit_twice.enqueue()
+    work()
+    assert Job.objects.get().status == "SUCCESSFUL"
+    assert "call commit() once" in caplog.text
+
+
+def test_commit_is_no_part_of_another_transaction(hook, work):
+    def nest(context):
+        with transaction.atomic(), context.commit():
+            pass
+
+    result = hook(nest)
+    work()
+    result.refresh()
+    assert "durable" in result.errors[0].traceback
+
+
+def test_an_attempt_that_was_given_up_commits_nothing(hook, work, caplog):
+    caplog.set_level(logging.INFO)
+
+    def give_up_then_write(context):
+        Job.objects.update(status="READY")
+        with context.commit():
+            Group.objects.create(name="name")
+
+    hook(give_up_then_write)
+    work()
+    assert Group.objects.count() == 0
+    assert 'outcome="given up before it ended"' in caplog.text
+
+
+def test_in_memory_a_job_has_succeeded_after_its_commit_only(hook, work):
+    seen = []
+
+    def look(context):
+        with context.commit():
+            seen.append(context.job.committed)
+        seen.append(context.job.committed)
+
+    hook(look)
+    work()
+    assert seen == [False, True]
+
+
+@pytest.mark.parametrize("exception", [None, ValueError, Superseded])
+def test_an_attempt_that_was_given_up_ends_without_a_word(hook, work, exception):
+    def give_up(context):
+        Job.objects.update(status="READY", attempts=5)
+        if exception:
+            raise exception
+
+    hook(give_up)
+    work()
+    job = Job.objects.get()
+    assert (job.status, job.attempts, job.errors) == ("READY", 5, [])
+
+
+def test_a_shutdown_costs_no_retry(hook, work):
+    def shut_down(context):
+        raise ShutDownImminentException("SIGRTMIN", {})
+
+    hook(shut_down)
+    work()
+    job = Job.objects.get()
+    assert (job.status, job.attempts, job.failures, job.errors) == ("READY", 1, 0, [])
+    assert job.due <= timezone.now() + timedelta(seconds=1)
+
+
+def test_an_attempt_over_its_time_has_failed(hook, work):
+    def overrun(context):
+        raise JobTimeoutException
+
+    hook(overrun)
+    work()
+    assert Job.objects.get().failures == 1
+
+
+def test_a_task_that_cannot_be_imported_waits_for_a_worker_that_can(work):
+    tasks.add.enqueue(1)
+    Job.objects.update(task="jobs.tests.tasks.of_a_newer_version")
+    work()
+    job = Job.objects.get()
+    assert (job.status, job.attempts) == ("READY", 0)
+    assert job.due - timezone.now() > timedelta(seconds=50)
+
+
+def test_a_task_that_no_worker_can_import_has_failed_after_a_day(work, caplog):
+    tasks.add.enqueue(1)
+    yesterday = timezone.now() - timedelta(days=2)
+    Job.objects.update(task="jobs.tests.tasks.gone", enqueued_at=yesterday)
+    work()
+    job = Job.objects.get()
+    assert job.status == "FAILED"
+    assert "ImportError" in job.errors[0]["traceback"]
+    assert "has failed for good" in caplog.text
+
+
+def test_progress_is_reported_five_times_a_second_at_most(hook, work):
+    def report(context):
+        for percent in range(50):
+            context.progress(percent)
+
+    result = hook(report)
+    work()
+    assert carrier.get_progress([result.id]) == {result.id: 0}
+
+
+def test_a_job_goes_on_though_its_progress_cannot_be_stored(hook, work, monkeypatch):
+    def lose_redis(context):
+        monkeypatch.setattr(carrier.cache, "set", fail)
+        context.progress(1)
+        monkeypatch.undo()
+
+    def fail(*args):
+        raise carrier.RedisError
+
+    hook(lose_redis)
+    work()
+    assert Job.objects.get().status == "SUCCESSFUL"
+
+
+def test_a_pickled_job_put_into_redis_is_not_run(queue, work, bomb):
+    tasks.calls.clear()
+    tasks.add.enqueue(1)
+    (pk,) = queue.job_ids
+    queue.connection.hset(f"rq:job:{pk}", "data", bomb)
+    work()
+    assert tasks.calls == []

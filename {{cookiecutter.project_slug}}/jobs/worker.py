@@ -1,0 +1,115 @@
+"""The worker: `manage.py rqworker` runs it, and it runs one attempt of a job after the other."""
+
+import logging
+import tempfile
+import time
+from pathlib import Path
+
+import rq
+from django.conf import settings
+from django.db import close_old_connections
+from rq.exceptions import ShutDownImminentException
+from rq.worker import HerokuWorker
+
+from jobs.compat import TaskResultStatus, normalize_json, signals
+from jobs.exceptions import Superseded
+from jobs.models import Job
+
+logger = logging.getLogger(__name__)
+
+# Touched with each heartbeat; the container's health check looks at its age. The worker's
+# registration in Redis would not do: a Redis that was emptied does not get it back.
+HEARTBEAT = Path(tempfile.gettempdir()) / "worker-heartbeat"
+
+SUPERSEDED = "given up before it ended"
+
+
+# Heroku sends SIGTERM to every process of a dyno: its worker lets a short job finish.
+class Worker(HerokuWorker if settings.HEROKU else rq.Worker):
+    """RQ's worker, with this site's serializer whatever the command line says."""
+
+    def __init__(self, queues, *args, **kwargs):
+        # An idle worker beats 15 s before its TTL is over, so every 30 s.
+        kwargs |= {"serializer": queues[0].serializer, "worker_ttl": 45}
+        super().__init__(queues, *args, **kwargs)
+
+    def work(self, *args, **kwargs):
+        # RQ would write three lines for each job; `run` writes one, which says more.
+        logger.info("worker=%s queues=%s", self.name, ",".join(self.queue_names()))
+        return super().work(*args, **kwargs | {"logging_level": "WARNING"})
+
+    def heartbeat(self, *args, **kwargs):
+        super().heartbeat(*args, **kwargs)
+        HEARTBEAT.touch()
+
+
+def run(pk, attempt):
+    """Run an attempt of a job, unless it was started before. What it raises is kept in the row."""
+    started = time.monotonic()
+    close_old_connections()
+    job = Job.objects.filter(pk=pk, status=TaskResultStatus.READY, attempts=attempt - 1).first()
+    if job is None:
+        return
+    try:
+        task = job.get_task()
+    except Exception as error:  # an old worker, or a module that does not import
+        logger.warning("job=%s task=%s cannot be imported yet: %s", pk, job.task, error)
+        if job.postpone(error) and finish(job):
+            logger.exception("job=%s task=%s has failed for good", pk, job.task)
+        return
+    if not job.claim(rq.get_current_job().worker_name):
+        return
+    outcome = perform(job, task)
+    logger.info(
+        'job=%s task=%s queue=%s attempt=%d seconds=%.2f outcome="%s"',
+        pk,
+        job.task,
+        job.queue_name,
+        attempt,
+        time.monotonic() - started,
+        outcome,
+    )
+
+
+def perform(job, task):
+    """Call the task's function, end the attempt, and return what became of it."""
+    backend = task.get_backend()
+    result = backend.get_task_result(job, task)
+    signals.task_started.send_robust(type(backend), task_result=result)
+    context = [backend.context_class(task_result=result, job=job)] if task.takes_context else []
+    try:
+        value = task.call(*context, *job.args, **job.kwargs)
+        if not job.succeed(normalize_json(value)):
+            return SUPERSEDED
+    except Superseded:
+        return SUPERSEDED
+    except (Exception, SystemExit, ShutDownImminentException) as error:
+        close_old_connections()  # one that is broken would not take the outcome
+        if job.committed:
+            logger.exception("job=%s raised after commit(), which changes nothing", job.pk)
+        elif isinstance(error, ShutDownImminentException):
+            job.release()
+            return "stopped with its worker"
+        elif not job.fail(error):
+            return SUPERSEDED
+        else:
+            if finish(job):
+                logger.exception("job=%s task=%s has failed for good", job.pk, job.task)
+            return f"raised {type(error).__name__}"
+    finish(job)
+    return "done"
+
+
+def finish(job):
+    """Send `task_finished` if the job has finished, be it done or failed; return whether it has."""
+    job.refresh_from_db()
+    if job.is_unfinished:
+        return False
+    try:
+        task = job.get_task()
+    except ImportError:
+        return True  # its receivers are as gone as the task
+    backend = task.get_backend()
+    result = backend.get_task_result(job, task)
+    signals.task_finished.send_robust(type(backend), task_result=result)
+    return True

@@ -1,0 +1,146 @@
+"""Requests are counted by the address that they came from."""
+
+import pytest
+from django.core.cache import cache
+from django.http import HttpResponse
+from django.urls import path
+from django.utils.decorators import method_decorator
+from django.views import View
+
+from config.throttle import Throttle, client_address, throttled
+
+
+@throttled(limit=2, period=60)
+def counted(request):
+    return HttpResponse("done")
+
+
+@method_decorator(throttled(limit=2), name="dispatch")
+class Counted(View):
+    def post(self, request):
+        return HttpResponse("done")
+
+
+urlpatterns = [path("view/", counted), path("class/", Counted.as_view())]
+
+pytestmark = pytest.mark.urls(__name__)
+
+
+@pytest.mark.parametrize("url", ["/view/", "/class/"])
+def test_a_view_is_posted_to_so_often_from_one_address(client, url):
+    assert [client.post(url).status_code for _ in range(3)] == [200, 200, 429]
+    assert client.post(url, headers={"x-forwarded-for": "192.0.2.2"}).status_code == 200
+
+
+def test_the_answer_past_the_limit_says_what_to_do(client):
+    for _ in range(3):
+        response = client.post("/view/")
+    assert response["Retry-After"] == "60"
+    assert response["HX-Reswap"] == "none"
+    assert "Wait a minute" in response.text
+
+
+def test_looking_is_not_counted(client):
+    assert {client.get("/view/").status_code for _ in range(4)} == {200}
+
+
+def test_without_redis_everything_is_allowed(client, no_redis):
+    assert {client.post("/view/").status_code for _ in range(4)} == {200}
+
+
+def test_a_count_ends_after_its_period():
+    throttle = Throttle("test", 1, 60)
+    assert throttle.allows("ada")
+    assert not throttle.allows("ada")
+    (key,) = cache.get_master_client().keys("*throttle:test:*")
+    assert 0 < cache.get_master_client().ttl(key) <= 60
+    cache.get_master_client().delete(key)
+    assert throttle.allows("ada")
+
+
+def test_the_names_of_clients_are_not_in_redis():
+    Throttle("test", 1, 60).allows("ada")
+    assert not cache.get_master_client().keys("*ada*")
+
+
+# --- Addresses -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def address(rf, settings):
+    """Return a function that returns the address seen behind a proxy on this machine."""
+
+    def address(forwarded, *, trusted=("127.0.0.1",), remote="127.0.0.1"):
+        settings.FORWARDED_ALLOW_IPS = list(trusted)
+        headers = {} if forwarded is None else {"x-forwarded-for": forwarded}
+        return client_address(rf.get("/", headers=headers, REMOTE_ADDR=remote))
+
+    return address
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "192.0.2.1",
+        " 192.0.2.1 ",
+        "192.0.2.1:51234",
+        "::ffff:192.0.2.1",
+        "::FFFF:C000:0201",
+        "[::ffff:192.0.2.1]:443",
+        '"192.0.2.1:51234"',
+    ],
+)
+def test_an_ipv4_address_is_one_however_it_is_written(address, written):
+    assert address(written) == "192.0.2.1"
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "2001:db8:0:1::1",
+        "2001:DB8:0:1:ffff::2",
+        "2001:0db8:0000:0001:0000:0000:0000:0003",
+        "[2001:db8:0:1::4]",
+        "[2001:db8:0:1::5]:443",
+        '"[2001:db8:0:1::6]:443"',
+        "2001:db8:0:1::7%eth0",
+    ],
+)
+def test_the_addresses_of_one_ipv6_network_are_one_however_they_are_written(address, written):
+    assert address(written) == "2001:db8:0:1::/64"
+
+
+def test_ipv6_networks_are_told_apart(address):
+    assert address("2001:db8:0:2::1") != address("2001:db8:0:1::1")
+
+
+@pytest.mark.parametrize("written", ["unknown", "_hidden", "1.2.3", "[::1", "a:b", "%"])
+def test_what_is_no_address_counts_as_it_stands(address, written):
+    assert address(written) in {written, "::/64"}
+
+
+def test_what_the_client_says_of_itself_is_not_believed(address):
+    assert address("10.0.0.1, 192.0.2.1") == "192.0.2.1"
+    assert address("10.0.0.1, 192.0.2.1", trusted=["*"]) == "192.0.2.1"
+
+
+def test_without_a_proxy_the_header_is_not_believed(address):
+    assert address("10.0.0.1", remote="192.0.2.1") == "192.0.2.1"
+    assert address(None, remote="192.0.2.1") == "192.0.2.1"
+    assert address(" , ") == "127.0.0.1"
+
+
+@pytest.mark.parametrize("cdn", ["198.51.100.7", "::ffff:198.51.100.7", "[::ffff:198.51.100.7]:80"])
+def test_a_chain_of_known_proxies_is_followed_to_the_first_that_is_not(address, cdn):
+    forwarded = f"10.0.0.1, 192.0.2.1, {cdn}"
+    for trusted in (["127.0.0.1", "198.51.100.0/24"], ["*", "198.51.100.0/24"]):
+        assert address(forwarded, trusted=trusted) == "192.0.2.1"
+
+
+def test_an_address_of_a_socket_that_has_ipv4_within_ipv6_is_recognised(address):
+    assert address("192.0.2.1", remote="::ffff:127.0.0.1") == "192.0.2.1"
+
+
+def test_a_unix_socket_has_no_address(address):
+    assert address("192.0.2.1", trusted=["*"], remote="") == "192.0.2.1"
+    assert address(None, trusted=["*"], remote="") == ""

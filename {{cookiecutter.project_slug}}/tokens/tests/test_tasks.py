@@ -1,0 +1,139 @@
+import time
+from datetime import timedelta
+
+import pytest
+from django.core.cache import cache
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from jobs.models import Job
+from tokens import conf, tasks
+from tokens.models import Token
+from tokens.views import add_progress
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def asked(pending):
+    """Return a pending token with its job."""
+    pending.job = Job.objects.get(pk=tasks.make_token.enqueue(str(pending.pk)).id).pk
+    pending.save()
+    return pending
+
+
+@pytest.fixture
+def broken(monkeypatch):
+    """Make every attempt of a job raise."""
+    monkeypatch.setattr(tasks, "new_value", lambda: 1 / 0)
+
+
+def test_a_job_makes_the_token(asked, work):
+    work()
+    asked.refresh_from_db()
+    assert asked.state == Token.State.READY
+    assert len(asked.value) == 64
+
+
+def test_the_value_is_in_no_part_of_the_job_and_in_no_log(asked, work, caplog):
+    caplog.set_level("DEBUG")
+    work()
+    value = Token.objects.get().value
+    client = cache.get_master_client()
+    for key in client.scan_iter():
+        assert value.encode() not in (client.dump(key) or b"")
+    assert value not in caplog.text
+    assert value not in str(Job.objects.values().get())
+
+
+def test_the_job_of_a_deleted_token_does_nothing(asked, work):
+    asked.delete()
+    work()
+    assert Token.objects.count() == 0
+    assert Job.objects.get().status == "SUCCESSFUL"
+
+
+def test_a_token_deleted_while_it_is_made_stays_deleted(asked, work, monkeypatch):
+    monkeypatch.setattr(tasks, "new_value", lambda: Token.objects.all().delete() and "value")
+    work()
+    assert Token.objects.count() == 0
+
+
+def test_a_token_fails_with_its_job(asked, work, broken):
+    Job.objects.update(retries=[])
+    work()
+    asked.refresh_from_db()
+    assert asked.state == Token.State.FAILED
+
+
+def test_a_token_waits_while_its_job_has_attempts_left(asked, work, broken):
+    work()
+    add_progress([asked])
+    assert Token.objects.get().state == Token.State.PENDING
+    assert (asked.status, asked.progress) == ("retrying", 0)
+
+
+def test_progress_is_reported_by_the_running_job(asked, work, monkeypatch):
+    monkeypatch.setattr(conf, "WORK_SECONDS", 2)
+    now = 0.0
+    seen = []
+
+    def sleep(seconds):
+        nonlocal now
+        now += seconds
+        add_progress([asked])
+        seen.append((asked.status, asked.progress))
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    work()
+    assert seen[:10] == [("running", 10 * step) for step in range(10)]
+
+
+def test_progress_without_redis_is_queued(asked, no_redis):
+    add_progress([asked])
+    assert (asked.status, asked.progress) == ("queued", 0)
+
+
+def test_progress_of_a_token_without_a_job_is_queued(pending):
+    add_progress([pending])
+    assert (pending.status, pending.progress) == ("queued", 0)
+
+
+def test_expired_tokens_are_deleted_in_batches(visitor, token, monkeypatch):
+    monkeypatch.setattr(tasks, "BATCH", 2)
+    expired = timezone.now() - timedelta(hours=25)
+    Token.objects.bulk_create(Token(visitor=visitor, created=expired) for _ in range(5))
+    with CaptureQueriesContext(connection) as queries:
+        tasks.tidy.call()
+    assert list(Token.objects.all()) == [token]
+    assert len([query for query in queries if query["sql"].startswith("DELETE")]) == 3
+
+
+def test_a_pending_token_of_an_older_version_gets_a_job(pending, work):
+    Token.objects.update(created=timezone.now() - timedelta(minutes=2))
+    tasks.tidy.call()
+    tasks.tidy.call()
+    assert Job.objects.count() == 1
+    work()
+    assert Token.objects.get().state == Token.State.READY
+
+
+def test_a_young_pending_token_is_left_to_the_request_that_made_it(pending):
+    tasks.tidy.call()
+    assert Job.objects.count() == 0
+
+
+def test_a_token_whose_job_failed_unnoticed_fails(asked):
+    Token.objects.update(created=timezone.now() - timedelta(minutes=2))
+    Job.objects.update(status="FAILED")
+    tasks.tidy.call()
+    assert Token.objects.get().state == Token.State.FAILED
+
+
+def test_a_token_whose_job_waits_is_left_alone(asked):
+    Token.objects.update(created=timezone.now() - timedelta(minutes=2))
+    tasks.tidy.call()
+    assert Token.objects.get().state == Token.State.PENDING
+    assert Job.objects.count() == 1
