@@ -16,8 +16,10 @@ class RedisCache(DjangoRedisCache):
     """
 
     def __init__(self, server, params):
-        # Once more on a connection that has gone stale, but not when Redis hangs.
-        retry = Retry(NoBackoff(), 1, supported_errors=(exceptions.ConnectionError,))
+        # Once more, on a new connection, when one has gone stale or leads to what is a replica by
+        # now; but not when Redis hangs.
+        stale = (exceptions.ConnectionError, exceptions.MasterDownError, exceptions.ReadOnlyError)
+        retry = Retry(NoBackoff(), 1, supported_errors=stale)
         super().__init__(server, params | {"OPTIONS": {"retry": retry} | params.get("OPTIONS", {})})
 
     def get_master_client(self):

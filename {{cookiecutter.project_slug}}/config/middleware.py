@@ -2,17 +2,16 @@
 
 import logging
 import re
-from contextlib import suppress
 from contextvars import ContextVar
 from uuid import uuid4
 
-from django.core.cache import cache
+from django.contrib.staticfiles.storage import staticfiles_storage
 from django.core.signals import request_finished
-from django.db import connection
 from django.dispatch import receiver
 from django.http import HttpResponse
-from django.templatetags.static import static
 from whitenoise.middleware import WhiteNoiseMiddleware
+
+from config.servers import check_database, check_redis
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +25,7 @@ REQUEST_ID = re.compile(r"[A-Za-z0-9-]{20,200}")
 
 
 class HealthMiddleware:
-    """Answer `/healthz` (the process lives) and `/readyz` (database and Redis answer too).
+    """Answer `/healthz` (the process lives) and `/readyz` (database and Redis take writes).
 
     Ahead of all other middleware: a probe has no valid Host header and does not speak HTTPS.
     """
@@ -48,23 +47,16 @@ class HealthMiddleware:
     def ready(self):
         """Return 200, or 503 naming what does not answer."""
         failed = []
-        for name, ask in (("database", self.ask_database), ("redis", self.ask_redis)):
+        for name, ask in (("database", check_database), ("redis", check_redis)):
             try:
                 ask()
             except Exception:
-                logger.exception("%s does not answer", name)
+                logger.exception("%s does not take what is written", name)
                 failed.append(name)
         if failed:
             text = f"no answer from: {', '.join(failed)}\n"
             return HttpResponse(text, content_type="text/plain", status=503)
         return HttpResponse("ok\n", content_type="text/plain")
-
-    def ask_database(self):
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT 1")
-
-    def ask_redis(self):
-        cache.get_master_client().ping()
 
 
 class StaticFilesMiddleware(WhiteNoiseMiddleware):
@@ -78,11 +70,11 @@ class StaticFilesMiddleware(WhiteNoiseMiddleware):
         path = request.path_info
         if path.startswith(self.static_prefix) and path not in self.files:
             name = HASH.sub("", path.removeprefix(self.static_prefix))
-            with suppress(ValueError):  # there is no file of that name
-                if own := self.files.get(static(name)):
-                    response = self.serve(own, request)
-                    response["Cache-Control"] = "no-cache"
-                    return response
+            hashed = getattr(staticfiles_storage, "hashed_files", {}).get(name, "")
+            if own := self.files.get(self.static_prefix + hashed):
+                response = self.serve(own, request)
+                response["Cache-Control"] = "no-cache"
+                return response
         return super().__call__(request)
 
 

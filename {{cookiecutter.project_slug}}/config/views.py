@@ -8,15 +8,17 @@ from django.middleware.csrf import REASON_NO_CSRF_COOKIE
 from django.shortcuts import render
 from django.template.loader import render_to_string
 
+from config.servers import leave_replica
+
 
 def server_error(request):
-    """Render 503 when the database does not answer or a queue is full, 500 for other exceptions.
+    """Render 503 when the database fails or a queue is full, 500 for other exceptions.
 
     Django calls this `handler500` while the exception is being handled. One that has an attribute
     `retry_after` says after how many seconds to try again.
     """
     exception = sys.exception()
-    if isinstance(exception, (InterfaceError, OperationalError)):
+    if isinstance(exception, (InterfaceError, OperationalError)) or leave_replica(exception):
         return unavailable(10)
     if retry_after := getattr(exception, "retry_after", None):
         return unavailable(retry_after)
