@@ -1,8 +1,8 @@
-"""Refuse bad answers before a folder is made: one line each.
+"""Refuse bad answers with one line each, before a folder is made.
 
-A Jinja filter, which cookiecutter.json applies to all answers when the last one is in. A hook would
-be too late: Cookiecutter has made the folder by then and removes it after a failing hook, and for a
-project_slug like `x/..` that is the folder in which the site was to be made, with all it contains.
+cookiecutter.json applies this Jinja filter once the last answer is in. A hook would be too late:
+Cookiecutter has made the folder by then, and removes it if the hook fails. For a project_slug like
+`x/..`, that is the folder that the site was to go into, with everything in it.
 """
 
 import re
@@ -11,11 +11,11 @@ import unicodedata
 from cookiecutter.exceptions import FailedHookException
 from cookiecutter.utils import simple_filter
 
-# Longest answers, in characters.
+# The longest answers, in characters.
 MAX_LENGTH = {"project_name": 100, "description": 200, "author_name": 100, "author_email": 254}
 
-# Compose names a project and its image after the folder: between letters and digits an image may
-# have one or two underscores, or any number of hyphens.
+# Compose names a project and its image after the folder. An image name may have one or two
+# underscores, or any number of hyphens, between letters and digits.
 SLUG = re.compile(r"[a-z][a-z0-9]*((_{1,2}|-+)[a-z0-9]+)*")
 WINDOWS_DEVICES = re.compile(r"con|prn|aux|nul|(com|lpt)[0-9]")
 
@@ -23,17 +23,17 @@ EMAIL = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]+@[A-Za-z0-9-]+(\.[A-Za-z0-9
 
 
 def check_text(question, answer):
-    """Return what is wrong with a free-text answer, or None."""
+    """Return what is wrong with a line of text, or None."""
     if not answer.strip():
         return "is empty: write something"
     if answer != answer.strip():
-        return "has spaces around it: write it without"
-    # Controls, line and paragraph separators, lone surrogates: no file format takes them all.
+        return "starts or ends with a space: remove it"
+    # Not every file format can hold control characters, line separators and lone surrogates.
     if any(unicodedata.category(character) in {"Cc", "Cs", "Zl", "Zp"} for character in answer):
         return "contains a control character: write plain text on one line"
-    # Taken as it stands now, but `cruft update` reads every answer as a template.
+    # Cookiecutter takes a typed answer as it is, but `cruft update` renders it as a template.
     if re.search(r"[{][#%{]", answer):
-        return "contains a tag of Jinja's: write no { before another {, a % or a #"
+        return "contains a Jinja tag: do not write { before {, % or #"
     if len(answer) > MAX_LENGTH[question]:
         return f"is too long: write at most {MAX_LENGTH[question]} characters"
     return None
@@ -52,11 +52,11 @@ def check_slug(question, answer):
     """Return what is wrong with the name of the folder, or None."""
     if not SLUG.fullmatch(answer) or len(answer) > 50:
         return (
-            "is not a name for a folder and an image: write at most 50 lower-case letters a-z and "
+            "cannot name a folder and an image: write at most 50 lower-case letters a-z and "
             "digits, a letter first, with single hyphens or underscores between them, like my-site"
         )
     if WINDOWS_DEVICES.fullmatch(answer):
-        return f"is a name that Windows has taken: write another, like {answer}-site"
+        return f"is reserved on Windows: write another name, like {answer}-site"
     return None
 
 
@@ -71,10 +71,10 @@ CHECKS = {
 
 @simple_filter
 def check_answers(answers):
-    """Return an empty string; raise the exception that Cookiecutter shows without a traceback."""
+    """Return an empty string, or raise what Cookiecutter shows without a traceback."""
     lines = []
     for question, check in CHECKS.items():
-        # null in a configuration file is None.
+        # A null in a configuration file arrives as None.
         if problem := check(question, answers[question] or ""):
             lines.append(f"{question} {problem}.")
     if lines:

@@ -1,4 +1,4 @@
-"""Write .env with a fresh SECRET_KEY, make the Git repository, say what to do next."""
+"""Write .env with a new SECRET_KEY, create the Git repository, and print the next steps."""
 
 import json
 import os
@@ -8,17 +8,16 @@ import sys
 
 ANSWERS = json.loads(r'''{{ cookiecutter | tojson }}''')  # fmt: skip
 
-# Set when a Git hook bakes a site; they would send these commands to that hook's repository.
+# A Git hook that bakes a site sets these: git would use the hook's repository, not the site's.
 OTHER_REPOSITORY = {"GIT_COMMON_DIR", "GIT_DIR", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY"}
 OTHER_REPOSITORY |= {"GIT_NAMESPACE", "GIT_PREFIX", "GIT_WORK_TREE"}
 
 
 def write_env():
-    """Write .env from .env.example, readable by its owner only.
+    """Write .env from .env.example. Only its owner can read it.
 
-    The key is 64 hexadecimal digits (256 random bits): nothing to quote in a shell, in Compose's
-    env file or for `heroku config:set`. It is made here, not in an answer, because Cookiecutter
-    keeps the answers for a replay.
+    The key is 64 hexadecimal digits (256 random bits), which need no quotes in a shell, in .env or
+    for `heroku config:set`. It is not an answer, because Cookiecutter saves answers for a replay.
     """
     values = {"SECRET_KEY": secrets.token_hex(32)}
     if hasattr(os, "getuid"):
@@ -34,37 +33,37 @@ def write_env():
 
 
 def git(*arguments):
-    """Run git here, whatever repository the environment points at; raise if it fails."""
+    """Run git in this folder, whatever repository the environment names; raise if it fails."""
     environment = {k: v for k, v in os.environ.items() if k not in OTHER_REPOSITORY}
     subprocess.run(["git", *arguments], check=True, capture_output=True, text=True, env=environment)
 
 
 def create_git_repo():
-    """Make a repository with a first commit; where that cannot be, return what to do instead."""
+    """Create a repository with a first commit. If that fails, return what to do."""
     try:
-        # Hooks of a template and ignore files are for other repositories: one might ignore
-        # .python-version. Who signs or checks every commit wants this one too.
+        # The owner's Git template and ignore file are for other repositories: the latter might
+        # ignore .python-version. Signing and global hooks are for every commit, so they stay on.
         git("-c", "init.defaultBranch=main", "init", "--quiet", "--template=")
         git("-c", "core.excludesFile=", "add", "--all")
         git("commit", "--quiet", "--message", "Start from cookiecutter-django-docker-heroku")
     except OSError:
-        return "Git is not installed, so there is no repository yet: install it, then git init."
+        return "Git is not installed, so there is no repository. Install it, then run git init."
     except subprocess.CalledProcessError as error:
         reason = " ".join((error.stderr or error.stdout or "no reason given").split())
         return (
-            f"Git made no first commit ({reason}). Put that right, then: "
+            f"Git made no first commit ({reason}). Fix that, then run: "
             "git -c core.excludesFile= add --all && git commit"
         )
     return None
 
 
 def main():
-    # A console may lack a letter of the folder's name; that should not cost the site.
+    # The console may be unable to print the folder's name. That is no reason to fail.
     sys.stdout.reconfigure(errors="backslashreplace")
     write_env()
-    trouble = create_git_repo() if ANSWERS["create_git_repo"] else None
-    if trouble:
-        print(trouble, file=sys.stderr)
+    problem = create_git_repo() if ANSWERS["create_git_repo"] else None
+    if problem:
+        print(problem, file=sys.stderr)
     print(
         f"\nYour site is in {os.getcwd()}. Next:\n\n"
         f"  cd {ANSWERS['project_slug']}\n"

@@ -1,4 +1,4 @@
-"""Refuse to write over what is there, even with --overwrite-if-exists."""
+"""Refuse to overwrite existing files, even with --overwrite-if-exists."""
 
 import os
 import sys
@@ -6,5 +6,5 @@ import sys
 if os.listdir():
     sys.exit(
         f"{os.getcwd()} is not empty: nothing was written. To update a site, see 'Updating' in its "
-        "README; else choose another project_slug or another folder."
+        "README. For a new site, choose another project_slug or folder."
     )

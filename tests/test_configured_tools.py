@@ -61,7 +61,7 @@ def refused_commit(home, tmp_path, **environment):
     assert done.returncode == 0
     assert "make dev" in done.stdout
     (line,) = done.stderr.splitlines()
-    start, end = "Git made no first commit (", "). Put that right, then: "
+    start, end = "Git made no first commit (", "). Fix that, then run: "
     assert line.startswith(start)
     reason, _, command = line.removeprefix(start).partition(end)
     assert "user.name" not in command

@@ -1,19 +1,10 @@
-"""Mail: what EMAIL_URL means, and errors mailed to the admins."""
+"""Mail: what EMAIL_URL means, and what no mail and no log may say."""
 
 import logging
 import re
-import time
-import traceback
-from hashlib import sha256
 from urllib.parse import unquote, urlsplit
 
 import django
-from django.conf import settings
-from django.core.cache import cache
-from django.core.mail import mail_admins
-from redis.exceptions import RedisError
-
-logger = logging.getLogger(__name__)
 
 # Scheme -> the port, and how the connection is encrypted.
 SMTP = {
@@ -24,9 +15,6 @@ SMTP = {
 
 # Where Postgres quotes a row in its error, up to the end of the error.
 DETAIL = re.compile(r"^DETAIL:.*?(?=\n\n|\nTraceback |\Z)", re.MULTILINE | re.DOTALL)
-
-# Seconds that the same error is not mailed again.
-QUIET = 10 * 60
 
 
 def mail_settings(url):
@@ -65,35 +53,3 @@ class Formatter(logging.Formatter):
 
     def format(self, record):
         return DETAIL.sub("DETAIL: left out", super().format(record))
-
-
-class AdminEmailHandler(logging.Handler):
-    """Mails errors to ADMINS as they are logged, with the traceback, each one once in a while.
-
-    Django's handler of that name mails every time, and adds forms, cookies and settings.
-    """
-
-    quiet_until = 0  # while the cache is down
-
-    def emit(self, record):
-        if not settings.ADMINS or not self.is_news(record):
-            return
-        subject = f"{record.levelname}: {record.getMessage()}".splitlines()[0][:200]
-        try:
-            mail_admins(subject, self.format(record))
-        except Exception as error:
-            # As a warning: an error would be mailed.
-            logger.warning('mail="%s" outcome="not sent: %s"', subject, error)
-
-    def is_news(self, record):
-        """Return whether this error was not mailed lately; without a cache, whether none was."""
-        where = [record.pathname, record.lineno]
-        if record.exc_info:
-            where += traceback.format_tb(record.exc_info[2])
-        try:
-            return cache.add(f"mailed:{sha256(str(where).encode()).hexdigest()}", 1, QUIET)
-        except RedisError:
-            news = time.monotonic() > self.quiet_until
-            if news:
-                self.quiet_until = time.monotonic() + QUIET
-            return news

@@ -295,7 +295,7 @@ LOGGING = {
             "formatter": "line",
         },
         "mail_admins": {
-            "class": "config.mail.AdminEmailHandler",
+            "class": "jobs.mail.AdminEmailHandler",
             "filters": ["request_id"],
             "formatter": "line",
             "level": "ERROR",

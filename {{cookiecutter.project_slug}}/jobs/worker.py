@@ -7,7 +7,7 @@ from pathlib import Path
 
 import rq
 from django.conf import settings
-from django.db import close_old_connections
+from django.db import connections
 from rq.exceptions import ShutDownImminentException
 from rq.worker import HerokuWorker
 
@@ -46,7 +46,7 @@ class Worker(HerokuWorker if settings.HEROKU else rq.Worker):
 def run(pk, attempt):
     """Run an attempt of a job, unless it was started before. What it raises is kept in the row."""
     started = time.monotonic()
-    close_old_connections()
+    drop_broken_connections()
     job = Job.objects.filter(pk=pk, status=TaskResultStatus.READY, attempts=attempt - 1).first()
     if job is None:
         return
@@ -71,6 +71,13 @@ def run(pk, attempt):
     )
 
 
+def drop_broken_connections():
+    """Do what Django does between requests, but leave the transaction of a test alone."""
+    for connection in connections.all(initialized_only=True):
+        if not connection.in_atomic_block:
+            connection.close_if_unusable_or_obsolete()
+
+
 def perform(job, task):
     """Call the task's function, end the attempt, and return what became of it."""
     backend = task.get_backend()
@@ -84,7 +91,7 @@ def perform(job, task):
     except Superseded:
         return SUPERSEDED
     except (Exception, SystemExit, ShutDownImminentException) as error:
-        close_old_connections()  # one that is broken would not take the outcome
+        drop_broken_connections()  # which would not take the outcome
         if job.committed:
             logger.exception("job=%s raised after commit(), which changes nothing", job.pk)
         elif isinstance(error, ShutDownImminentException):

@@ -15,6 +15,11 @@ def test_a_value_is_fit_for_a_secret_key_and_needs_no_quoting():
     assert all(value.isalnum() for value in values)
 
 
+def test_sqlite_is_asked_for_no_lock(monkeypatch):
+    monkeypatch.setattr(models, "connection", SimpleNamespace(vendor="sqlite"))
+    assert models.lock(UUID(int=1)) is None
+
+
 def test_postgres_is_asked_for_a_lock_of_the_visitor(monkeypatch):
     executed = []
 

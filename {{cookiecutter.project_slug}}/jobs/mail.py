@@ -1,0 +1,50 @@
+"""Errors in the log, mailed to the admins by a worker."""
+
+import logging
+import time
+import traceback
+from hashlib import sha256
+
+from django.conf import settings
+from django.core.cache import cache
+from redis.exceptions import RedisError
+
+logger = logging.getLogger(__name__)
+
+# Seconds that the same error is not mailed again.
+QUIET = 10 * 60
+
+
+class AdminEmailHandler(logging.Handler):
+    """Mails errors to ADMINS as they are logged, with the traceback, each one once in a while.
+
+    Django's handler of that name mails every time, and adds forms, cookies and settings. This one
+    lets a worker mail: it may take seconds, and on a machine of one's own only workers can.
+    """
+
+    quiet_until = 0  # while the cache is down
+
+    def emit(self, record):
+        if not settings.ADMINS or not self.is_news(record):
+            return
+        subject = f"{record.levelname}: {record.getMessage()}".splitlines()[0][:200]
+        try:
+            from jobs.tasks import mail_admins  # the log begins before there are tasks
+
+            mail_admins.enqueue(subject, self.format(record))
+        except Exception as error:
+            # As a warning: an error would be mailed.
+            logger.warning('mail="%s" outcome="not sent: %s"', subject, error)
+
+    def is_news(self, record):
+        """Return whether this error was not mailed lately; without a cache, whether none was."""
+        where = [record.pathname, record.lineno]
+        if record.exc_info:
+            where += traceback.format_tb(record.exc_info[2])
+        try:
+            return cache.add(f"mailed:{sha256(str(where).encode()).hexdigest()}", 1, QUIET)
+        except RedisError:
+            news = time.monotonic() > self.quiet_until
+            if news:
+                self.quiet_until = time.monotonic() + QUIET
+            return news
