@@ -6,12 +6,12 @@ from jobs.compat import TaskResultStatus
 from jobs.models import Job
 from jobs.worker import finish
 
-ALTOGETHER = 1000  # jobs of one action, however many are selected
+ALTOGETHER = 1000  # the most jobs that one action changes
 
 
 @admin.register(Job)
 class JobAdmin(admin.ModelAdmin):
-    """Shows staff every job. Those who may change jobs can run one again or cancel it."""
+    """Shows all jobs to staff. With the permission to change jobs they can rerun or cancel them."""
 
     actions = ["run_again", "cancel"]
     list_display = ["task", "id", "queue_name", "status", "attempts", "age"]
@@ -52,13 +52,13 @@ class JobAdmin(admin.ModelAdmin):
     def tracebacks(self, job):
         return "\n".join(error["traceback"] for error in job.errors) or "-"
 
-    @admin.action(description="Run the failed ones again", permissions=["change"])
+    @admin.action(description="Run failed jobs again", permissions=["change"])
     def run_again(self, request, queryset):
         failed = queryset.filter(status=TaskResultStatus.FAILED)[:ALTOGETHER]
         changed = [job for job in failed if job.run_again()]
         self.message_user(request, f"{len(changed)} will run again.", messages.SUCCESS)
 
-    @admin.action(description="Cancel the unfinished ones", permissions=["change"])
+    @admin.action(description="Cancel unfinished jobs", permissions=["change"])
     def cancel(self, request, queryset):
         cancelled = [job for job in queryset.unfinished()[:ALTOGETHER] if job.cancel()]
         for job in cancelled:

@@ -13,11 +13,11 @@ class JobsConfig(AppConfig):
     def ready(self):
         from jobs import checks  # noqa: F401  (registers them)
 
-        # These write two lines for each attempt, which say less than the one of jobs/worker.py.
+        # These log two lines for each attempt. jobs/worker.py logs one, which says more.
         signals.task_started.disconnect(signals.log_task_started)
         signals.task_finished.disconnect(signals.log_task_finished)
 
-        # RUN_MAIN marks the process that serves, as opposed to the one that watches the files.
+        # RUN_MAIN marks the process that serves requests, not the one that watches the files.
         serves = os.environ.get("RUN_MAIN") == "true" or "--noreload" in sys.argv
         if settings.EMBEDDED and serves:
             from jobs import embedded

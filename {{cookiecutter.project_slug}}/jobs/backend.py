@@ -1,7 +1,7 @@
-"""A backend for Django's tasks: jobs are rows in the database, RQ carries their ids to a worker.
+"""A backend for Django's tasks: jobs are rows in the database, and RQ takes their ids to a worker.
 
-`enqueue` inserts the row in the caller's transaction. After the commit, its id goes to Redis. What
-Redis does not take or loses, the sweep in jobs/clock.py hands over later.
+`enqueue` inserts the row in the caller's transaction. After the commit, its id goes to Redis. If
+Redis refuses or loses it, jobs/clock.py sends it again later.
 """
 
 from contextlib import contextmanager
@@ -32,8 +32,8 @@ from jobs.queue import carry_after_commit, count_unfinished, report_progress
 class JobTask(Task):
     """Django's task, with the options of this backend.
 
-    `timeout`: the seconds that one attempt may take.
-    `retries`: the seconds to wait before each new attempt; `()` for none.
+    `timeout`: how many seconds one attempt may take.
+    `retries`: how many seconds to wait before each new attempt; `()` for no retries.
     """
 
     timeout: int = 30
@@ -44,28 +44,28 @@ class JobTask(Task):
 class JobContext(TaskContext):
     """The first argument of a task made with `@task(takes_context=True)`.
 
-    `attempt` is the number of the attempt, from 1.
+    `attempt` is the number of the attempt, starting at 1.
     """
 
     job: object
     durable = True
 
     def progress(self, percent):
-        """Report how far the task is, for a page to show. It may be lost: only Redis keeps it."""
+        """Report how far the task is, for a page to show. Only Redis keeps it: it may be lost."""
         report_progress(self.job, percent)
 
     @contextmanager
     def commit(self):
-        """Commit what the block writes together with the job's success: both, or neither.
+        """Commit the block's writes together with the job's success: both, or neither.
 
-        Once for each attempt. Do the slow work before it; on SQLite it keeps other writers out.
-        Raises Superseded, and rolls back, if the attempt was given up meanwhile.
+        Use it once in an attempt, after the slow work: on SQLite it blocks all other writers.
+        Raises Superseded, and rolls back, if the attempt was given up in the meantime.
         """
         if self.job.committed:
-            raise RuntimeError("This attempt has committed already: call commit() once.")
+            raise RuntimeError("This attempt has already committed: call commit() once.")
         with transaction.atomic(using=router.db_for_write(type(self.job)), durable=self.durable):
             yield
-            # Last, so that the sweep never waits for the block.
+            # Last, so that the clock never waits for the block.
             if not self.job.succeed():
                 raise Superseded(f"{self.job} was given up before it ended")
         self.job.committed = True
@@ -74,8 +74,8 @@ class JobContext(TaskContext):
 class Backend(BaseTaskBackend):
     """Runs tasks in RQ's workers.
 
-    At most settings.JOBS_MAX_UNFINISHED jobs of a queue may wait or run. The clock counts them
-    every few seconds, so a few more may pass.
+    A queue takes at most settings.JOBS_MAX_UNFINISHED unfinished jobs. The clock counts them
+    every few seconds, so a few more may get in.
     """
 
     task_class = JobTask
@@ -94,11 +94,11 @@ class Backend(BaseTaskBackend):
             raise InvalidTask("retries must be whole numbers of seconds, such as (5, 15, 45).")
 
     def enqueue(self, task, args, kwargs, *, bounded=True):
-        """Insert a job in the caller's transaction; hand it to a worker after the commit.
+        """Insert a job in the caller's transaction, and send it to a worker after the commit.
 
-        Raises QueueFull, unless `bounded` is false, and TypeError for arguments that are not JSON.
+        Raises QueueFull unless `bounded` is false, and TypeError if the arguments are not JSON.
         """
-        from jobs.models import Job  # a task may be made before the apps are ready
+        from jobs.models import Job  # tasks can be declared before the apps are ready
 
         self.validate_task(task)
         if bounded and count_unfinished(task.queue_name) >= settings.JOBS_MAX_UNFINISHED:
@@ -121,7 +121,7 @@ class Backend(BaseTaskBackend):
         return result
 
     def start(self, job):
-        """Let a worker run the job, once the caller's transaction is committed."""
+        """Let a worker run the job once the caller's transaction is committed."""
         carry_after_commit(job)
 
     def get_result(self, result_id):
@@ -135,7 +135,7 @@ class Backend(BaseTaskBackend):
             raise TaskResultDoesNotExist(result_id) from error
 
     def get_task_result(self, job, task):
-        """Return what Django's API says about a job."""
+        """Return a job as Django's TaskResult."""
         result = TaskResult(
             task=task,
             id=str(job.pk),
@@ -154,8 +154,8 @@ class Backend(BaseTaskBackend):
         return result
 
     def check(self, **kwargs):
-        """Return an error for each queue that settings.RQ_QUEUES does not have."""
+        """Return an error for each queue that is missing from settings.RQ_QUEUES."""
         return [
-            checks.Error(f"TASKS names the queue {name!r}, RQ_QUEUES does not.", id="jobs.E001")
+            checks.Error(f"TASKS names the queue {name!r}, but RQ_QUEUES does not.", id="jobs.E001")
             for name in sorted(self.queues - set(settings.RQ_QUEUES))
         ]

@@ -13,7 +13,7 @@ from jobs.schedule import next_time
 
 @register
 def check_schedule(**kwargs):
-    """Return an error for each entry that names no task, or has no crontab that ever comes."""
+    """Return an error for each entry whose task is missing or whose crontab never comes."""
     errors = []
     for path, crontab in settings.SCHEDULE.items():
         try:

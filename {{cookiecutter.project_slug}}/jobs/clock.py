@@ -1,6 +1,6 @@
-"""What happens again and again. Any number of clocks may run at once.
+"""The clock: what happens every few seconds. Any number of clocks may run at once.
 
-Every step reads a bounded number of rows by an index, whatever the backlog.
+Each step reads a limited number of rows through an index, however long the backlog is.
 """
 
 import logging
@@ -30,14 +30,14 @@ INTERVAL = 5  # seconds between two ticks
 KEEP = timedelta(days=1)  # how long finished jobs are kept
 BATCH = 1000  # rows
 
-# A job this young is about to be handed to Redis by whoever committed it.
+# The process that committed a job this young is about to send it to Redis.
 YOUNG = timedelta(seconds=2)
 
 
 def tick():
-    """Do all that is due; return whether all of it worked.
+    """Do everything that is due; return whether all of it worked.
 
-    A step that raises is logged and does not stop the others. The next tick does it again.
+    If a step raises, that is logged, the other steps still run, and the next tick tries again.
     """
     close_old_connections()
     steps = [check_database, purge, schedule.enqueue_due]
@@ -55,7 +55,7 @@ def tick():
 
 
 def purge():
-    """Delete the jobs that finished long ago, the oldest first."""
+    """Delete the jobs that finished long ago, oldest first."""
     for _ in range(10):
         old = Job.objects.filter(finished_at__lte=Now() - KEEP).order_by("finished_at")
         batch = list(old.values_list("pk", flat=True)[:BATCH])
@@ -65,14 +65,14 @@ def purge():
 
 
 def give_up_dead(queue_name):
-    """Fail the attempts that have run out of time, or whose worker is dead by RQ's registries."""
+    """Fail attempts that ran out of time, or whose worker RQ knows to be dead."""
     dead = set()
     try:
         rq_queue = get_queue(queue_name)
-        clean_registries(rq_queue)  # a worker without a heartbeat: its job has failed
+        clean_registries(rq_queue)  # fails the jobs of workers without a heartbeat
         dead.update(rq_queue.failed_job_registry.get_job_ids(cleanup=False))
     except RedisError:
-        logger.warning("Redis does not say which workers are dead.")
+        logger.warning("Redis does not answer, so dead workers are not known.")
     running = Job.objects.filter(queue_name=queue_name, status=TaskResultStatus.RUNNING)
     running = running.annotate(late=Q(due__lte=Now())).order_by("due")
     for job in running[:BATCH]:
@@ -81,7 +81,7 @@ def give_up_dead(queue_name):
 
 
 def give_up(job):
-    """Fail the attempt that runs, unless it is just being committed."""
+    """Fail the running attempt, unless it is being committed right now."""
     with transaction.atomic():
         rows = Job.objects.select_for_update(skip_locked=True)
         found = rows.filter(pk=job.pk, status=TaskResultStatus.RUNNING, attempts=job.attempts)
@@ -94,9 +94,9 @@ def give_up(job):
 
 
 def carry_waiting(queue_name):
-    """Hand jobs to Redis that are due and not there: retries, deferred ones, and what it lost.
+    """Send Redis the due jobs that it does not have: retries, deferred jobs, and lost ones.
 
-    The oldest first, as many as Redis has room for.
+    Oldest first, and only as many as Redis has room for.
     """
     rq_queue = get_queue(queue_name)
     carried = {*rq_queue.get_job_ids(), *rq_queue.started_job_registry.get_job_ids(cleanup=False)}
@@ -107,7 +107,7 @@ def carry_waiting(queue_name):
 
 
 def publish():
-    """Leave in the cache how many jobs are unfinished, for `enqueue`, and when that was."""
+    """Store the number of unfinished jobs in the cache for `enqueue`, and the time."""
     counts = {}
     for name in settings.RQ_QUEUES:
         unfinished = Job.objects.unfinished().filter(queue_name=name)

@@ -1,6 +1,6 @@
 """A worker and a clock inside `runserver`, for development with nothing installed but Python.
 
-Used when DEBUG is on and REDIS_URL is not set; never imported in production.
+Used when DEBUG is on and REDIS_URL is not set. Production never imports it.
 """
 
 import threading
@@ -19,10 +19,10 @@ class ThreadWorker(SimpleWorker):
     death_penalty_class = TimerDeathPenalty
 
     def _install_signal_handlers(self):
-        """Python handles signals in the main thread only, and RQ has no option to leave them."""
+        """Do nothing: only the main thread may handle signals, and RQ has no option for that."""
 
     def subscribe(self):
-        """Take no commands: fakeredis has nobody to send one."""
+        """Do nothing: with fakeredis, nobody can send a command."""
 
 
 def start():

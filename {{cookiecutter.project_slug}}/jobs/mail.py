@@ -1,4 +1,4 @@
-"""Errors in the log, mailed to the admins by a worker."""
+"""Errors in the log are mailed to the admins, by a worker."""
 
 import logging
 import time
@@ -11,15 +11,15 @@ from redis.exceptions import RedisError
 
 logger = logging.getLogger(__name__)
 
-# Seconds that the same error is not mailed again.
+# Seconds before the same error is mailed again.
 QUIET = 10 * 60
 
 
 class AdminEmailHandler(logging.Handler):
-    """Mails errors to ADMINS as they are logged, with the traceback, each one once in a while.
+    """Mails each logged error with its traceback to ADMINS, but the same error only now and then.
 
-    Django's handler of that name mails every time, and adds forms, cookies and settings. This one
-    lets a worker mail: it may take seconds, and on a machine of one's own only workers can.
+    Django's handler of that name mails every time, and adds forms, cookies and settings. Here a
+    worker sends the mail: it can take seconds, and on your own server only workers can reach it.
     """
 
     quiet_until = 0  # while the cache is down
@@ -29,15 +29,15 @@ class AdminEmailHandler(logging.Handler):
             return
         subject = f"{record.levelname}: {record.getMessage()}".splitlines()[0][:200]
         try:
-            from jobs.tasks import mail_admins  # the log begins before there are tasks
+            from jobs.tasks import mail_admins  # logging is set up before tasks can be imported
 
             mail_admins.enqueue(subject, self.format(record))
         except Exception as error:
-            # As a warning: an error would be mailed.
+            # A warning, because an error would be mailed.
             logger.warning('mail="%s" outcome="not sent: %s"', subject, error)
 
     def is_news(self, record):
-        """Return whether this error was not mailed lately; without a cache, whether none was."""
+        """Return whether this error was not mailed lately. Without a cache: whether none was."""
         where = [record.pathname, record.lineno]
         if record.exc_info:
             where += traceback.format_tb(record.exc_info[2])

@@ -1,4 +1,4 @@
-"""A job is a row, committed together with the data it is about. Redis only carries its id."""
+"""A job is a row, committed together with the data it is about. Redis only holds its id."""
 
 import traceback
 from datetime import timedelta
@@ -12,11 +12,11 @@ from django.utils.module_loading import import_string
 from jobs.compat import Task, TaskResultStatus
 from jobs.exceptions import Cancelled
 
-# Seconds past its timeout after which an attempt that has not ended counts as dead.
+# An attempt that has not ended this many seconds after its timeout counts as dead.
 GRACE = 5
 
-# How long a job waits for a worker that can import its task: a deploy replaces web and worker one
-# after the other.
+# How long a job waits for a worker that can import its task. A deploy may replace web before the
+# worker.
 IMPORT_EVERY = timedelta(minutes=1)
 IMPORT_WITHIN = timedelta(days=1)
 
@@ -29,15 +29,15 @@ class JobQuerySet(models.QuerySet):
         return self.filter(status__in=[TaskResultStatus.READY, TaskResultStatus.RUNNING])
 
     def due(self, queue_name):
-        """Return the queue's jobs that wait for a worker, those that wait longest first."""
+        """Return the queue's jobs that wait for a worker, longest first."""
         ready = self.filter(queue_name=queue_name, status=TaskResultStatus.READY, due__lte=Now())
         return ready.order_by("due")
 
 
 class Job(models.Model):
-    """One call of a task: its arguments, its attempts, how it ended.
+    """One call of a task: its arguments, its attempts, and how it ended.
 
-    Every time is the database's, so the clocks of machines may differ.
+    All times come from the database, so the clocks of the machines may differ.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid4, editable=False)
@@ -45,7 +45,7 @@ class Job(models.Model):
     queue_name = models.CharField(max_length=50, editable=False)
     args = models.JSONField(default=list, editable=False)
     kwargs = models.JSONField(default=dict, editable=False)
-    timeout = models.PositiveIntegerField(editable=False)  # seconds of one attempt
+    timeout = models.PositiveIntegerField(editable=False)  # seconds that one attempt may take
     retries = models.JSONField(default=list, editable=False)  # seconds before each new attempt
     status = models.CharField(
         max_length=10,
@@ -55,9 +55,9 @@ class Job(models.Model):
     )
     # The number of the last attempt. Only the attempt of that number can end the job.
     attempts = models.PositiveIntegerField(default=0, editable=False)
-    # Attempts that failed. Not the same: a shutdown ends an attempt that has not failed.
+    # Attempts that failed. A shutdown ends an attempt without failing it.
     failures = models.PositiveIntegerField(default=0, editable=False)
-    # While ready: when to start, at the earliest. While running: when it counts as dead.
+    # When ready: the earliest time to start. When running: when the attempt counts as dead.
     due = models.DateTimeField(db_default=Now(), editable=False)
     enqueued_at = models.DateTimeField(db_default=Now(), editable=False)
     started_at = models.DateTimeField(null=True, editable=False)
@@ -69,21 +69,21 @@ class Job(models.Model):
 
     objects = JobQuerySet.as_manager()
 
-    # What the worker knows of the attempt that it runs.
+    # What the worker knows about the attempt that it is running.
     committed = False
     report_after = 0.0
 
     class Meta:
         indexes = [
-            # The sweep. Small, because most jobs are finished.
+            # For the clock. Small, because most jobs are finished.
             models.Index(
                 fields=["queue_name", "status", "due"],
                 name="job_unfinished",
                 condition=Q(status__in=["READY", "RUNNING"]),
             ),
-            # The purge.
+            # For the purge.
             models.Index(fields=["finished_at"], name="job_finished_at"),
-            # The admin's list, and its filter for failed jobs.
+            # For the admin's list, and its filter for failed jobs.
             models.Index(fields=["-enqueued_at"], name="job_enqueued_at"),
             models.Index(fields=["-enqueued_at"], name="job_failed", condition=Q(status="FAILED")),
         ]
@@ -92,7 +92,7 @@ class Job(models.Model):
         return f"{self.task} {self.pk}"
 
     def rq_id(self, attempt):
-        """Return the id that an attempt has in RQ."""
+        """Return the id of an attempt in RQ."""
         return f"{self.pk}-{attempt}"
 
     @property
@@ -100,7 +100,7 @@ class Job(models.Model):
         return self.status in {TaskResultStatus.READY, TaskResultStatus.RUNNING}
 
     def get_task(self):
-        """Return the task. Raise ImportError if there is none at its path."""
+        """Return the task. Raise ImportError if its path leads to none."""
         task = import_string(self.task)
         if not isinstance(task, Task):
             raise ImportError(f"{self.task} is not a task")
@@ -111,7 +111,7 @@ class Job(models.Model):
     def claim(self, worker_id):
         """Start the next attempt. Return False if another worker has started it.
 
-        One UPDATE, so that no attempt starts twice, however often Redis was given its id.
+        This is one UPDATE, so no attempt starts twice, however often Redis was given its id.
         """
         attempt = self.attempts + 1
         claimed = self._update(
@@ -128,9 +128,9 @@ class Job(models.Model):
         return claimed
 
     def succeed(self, return_value=None):
-        """End the running attempt with success. Return False if it was given up before.
+        """End the running attempt with success. Return False if it was given up.
 
-        After `commit()` it has ended already, and only the value is added.
+        After `commit()` it has already ended, and only the return value is added.
         """
         if self.committed:
             return return_value is None or self._update(
@@ -144,9 +144,9 @@ class Job(models.Model):
         )
 
     def fail(self, exception):
-        """End the running attempt with an error. Return False if it was given up before.
+        """End the running attempt with an error. Return False if it was given up.
 
-        Another attempt follows, or the job has failed for good.
+        Either another attempt follows, or the job has failed for good.
         """
         failures = self.failures + 1
         fields = {"failures": failures, "errors": self._errors_with(exception)}
@@ -156,11 +156,11 @@ class Job(models.Model):
         return self._wait(TaskResultStatus.RUNNING, delay, **fields)
 
     def release(self):
-        """End the running attempt because its worker stops, which costs no retry."""
+        """End the running attempt because its worker stops. This costs no retry."""
         return self._wait(TaskResultStatus.RUNNING, timedelta())
 
     def postpone(self, exception):
-        """Wait for a worker that can import the task, for a day at most."""
+        """Wait for a worker that can import the task, for up to a day."""
         old = Job.objects.filter(pk=self.pk, enqueued_at__lte=Now() - IMPORT_WITHIN)
         if old.exists():
             errors = self._errors_with(exception)
@@ -168,13 +168,13 @@ class Job(models.Model):
         return self._wait(TaskResultStatus.READY, IMPORT_EVERY)
 
     def cancel(self):
-        """End a job that is unfinished. An attempt that runs can no longer commit."""
+        """End an unfinished job. If an attempt is running, it can no longer commit."""
         return self.is_unfinished and self._give_up(
             self.status, errors=self._errors_with(Cancelled("Cancelled in the admin."))
         )
 
     def run_again(self):
-        """Give a job that has failed all its attempts again."""
+        """Give a failed job all its attempts again."""
         return self._wait(TaskResultStatus.FAILED, timedelta(), failures=0, finished_at=None)
 
     def _give_up(self, before, **fields):
@@ -184,7 +184,7 @@ class Job(models.Model):
         return self._update(before, status=TaskResultStatus.READY, due=Now() + delay, **fields)
 
     def _update(self, before, **fields):
-        """Update the row if its status is still `before` and no other attempt was started."""
+        """Update the row, if its status is still `before` and no other attempt has started."""
         same = Job.objects.filter(pk=self.pk, status=before, attempts=self.attempts)
         return bool(same.update(**fields))
 
@@ -192,14 +192,14 @@ class Job(models.Model):
         text = "".join(traceback.format_exception(exception))[-TRACEBACK_LENGTH:]
         error = {
             "exception_class_path": f"{type(exception).__module__}.{type(exception).__qualname__}",
-            # Postgres stores neither NUL nor half a surrogate pair.
+            # Postgres cannot store NUL or half a surrogate pair.
             "traceback": text.encode(errors="replace").decode().replace("\0", "?"),
         }
         return [*self.errors, error][-ERRORS_KEPT:]
 
 
 class Schedule(models.Model):
-    """When an entry of settings.SCHEDULE is due next. One row for each task and crontab."""
+    """When an entry of settings.SCHEDULE is next due. One row for each task and crontab."""
 
     task = models.CharField(max_length=200, editable=False)
     crontab = models.CharField(max_length=100, editable=False)

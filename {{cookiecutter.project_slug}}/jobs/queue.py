@@ -1,6 +1,6 @@
-"""What Redis holds of jobs: their ids in RQ's queues, how far they are, how many there are.
+"""What Redis holds about jobs: their ids in RQ's queues, their progress, and their number.
 
-Nothing here is the only copy of anything, and nothing here raises when Redis does not answer.
+None of it is the only copy of anything, and nothing here raises if Redis does not answer.
 """
 
 import logging
@@ -16,20 +16,20 @@ from rq import Queue
 
 logger = logging.getLogger(__name__)
 
-# Jobs of one queue that Redis holds. The rest waits in the table, so a flood does not fill Redis.
+# The most jobs of one queue that Redis holds. The rest wait in the table, so no flood fills Redis.
 CARRIED = 1000
 
-# Seconds for which Redis is left alone after it did not answer. A request that enqueues 60 jobs
-# then waits for one timeout, not for 60.
+# After Redis fails to answer, it is left alone for this many seconds. A request that enqueues 60
+# jobs then waits for one timeout, not for 60.
 PAUSE = 5
 
-# Seconds between two reports of one job's progress: a page asks no more often.
+# Seconds between two progress reports of a job. Pages do not ask more often.
 REPORT_EVERY = 0.2
 
-# Seconds that RQ remembers a dead work-horse. The sweep looks every few seconds.
+# Seconds for which RQ remembers a dead work-horse. The clock looks every few seconds.
 FAILURE_TTL = 60 * 60
 
-# Where the clock leaves its counts, and the seconds for which a process believes what it read.
+# Where the clock stores its counts, and for how many seconds a process trusts what it read.
 COUNTS_KEY = "jobs:counts"
 COUNTS_AGE = 1
 
@@ -43,9 +43,9 @@ class State:
 
 
 def leave_alone(error):
-    """Log that Redis did not answer, and ask nothing of it for a while."""
+    """Log that Redis did not answer, and leave it alone for a while."""
     State.silent_until = time.monotonic() + PAUSE
-    logger.warning("Redis takes no jobs just now; the clock hands them over later: %s", error)
+    logger.warning("Redis takes no jobs right now; the clock will send them later: %s", error)
 
 
 def redis_is_silent():
@@ -64,7 +64,7 @@ class CarryAfterCommit:
 
 
 def carry_after_commit(job):
-    """Carry the job once the transaction is committed, together with those enqueued before it."""
+    """Send the job after the commit, together with the other jobs of the transaction."""
     connection = transaction.get_connection(router.db_for_write(type(job)))
     hooks = connection.run_on_commit
     if hooks:
@@ -76,19 +76,19 @@ def carry_after_commit(job):
 
 
 def carry(jobs):
-    """Hand the next attempt of each job to RQ, in one round trip for each queue."""
+    """Send the next attempt of each job to RQ, in one round trip for each queue."""
     for queue_name, group in groupby(jobs, key=lambda job: job.queue_name):
         if redis_is_silent():
             return
         try:
-            # Not `enqueue`, which django-rq would put off until a commit.
+            # Not `enqueue`, which django-rq would delay until a commit.
             get_queue(queue_name).enqueue_many(map(attempt_of, group))
         except RedisError as error:
             leave_alone(error)
 
 
 def attempt_of(job):
-    """Return what RQ is told about a job's next attempt. The arguments stay in the row."""
+    """Return RQ's job for the next attempt. The arguments stay in the row."""
     attempt = job.attempts + 1
     return Queue.prepare_data(
         "jobs.worker.run",
@@ -102,7 +102,7 @@ def attempt_of(job):
 
 
 def count_unfinished(queue_name):
-    """Return how many jobs of the queue are unfinished, as the clock counted a few seconds ago."""
+    """Return the number of unfinished jobs in the queue, as the clock last counted it."""
     now = time.monotonic()
     if now >= max(State.counts_until, State.silent_until):
         State.counts_until = now + COUNTS_AGE
@@ -114,18 +114,18 @@ def count_unfinished(queue_name):
 
 
 def report_progress(job, percent):
-    """Keep how far a running job is, in percent, for as long as its attempt may take."""
+    """Store the progress of a running job, in percent, for as long as its attempt may take."""
     now = time.monotonic()
     if now >= job.report_after:
         job.report_after = now + REPORT_EVERY
-        with suppress(RedisError):  # no reason to give up the work
+        with suppress(RedisError):  # progress is not worth failing the job
             cache.set(f"jobs:progress:{job.pk}", percent, job.timeout)
 
 
 def get_progress(ids):
-    """Return a dictionary of how far the jobs are, in percent, by id; one round trip for all.
+    """Return the progress of the jobs, in percent, by id, in one round trip.
 
-    It lacks those that have reported nothing. Without Redis it is empty.
+    Jobs that have reported nothing are left out. Without Redis, the dictionary is empty.
     """
     keys = {f"jobs:progress:{pk}": pk for pk in ids}
     try:

@@ -18,14 +18,15 @@ from jobs.models import Schedule
 
 logger = logging.getLogger(__name__)
 
-# How far two readings of the wall clock may lie apart that name the same moment.
+# How far apart two wall-clock times can be that name the same moment.
 LARGEST_SHIFT = timedelta(hours=3)
 
 
 def enqueue_due():
-    """Enqueue each task whose time has come, once with any number of clocks.
+    """Enqueue each task whose time has come: once, with any number of clocks.
 
-    A new or changed entry starts from now. Of the times that passed while no clock ran, one counts.
+    A new or changed entry starts from now. If no clock ran for a while, the missed times count as
+    one.
     """
     entries = set(settings.SCHEDULE.items())
     new = entries - set(Schedule.objects.values_list("task", "crontab"))
@@ -40,14 +41,14 @@ def enqueue_due():
             except Exception:
                 logger.exception("SCHEDULE: %s could not be enqueued", row)
         elif row.due is None or row.now - row.due > timedelta(hours=1):
-            # Not sooner: the clock of another version may know it, and moves it on.
+            # Wait an hour: a clock of another version may still have the entry, and keep it moving.
             row.delete()
 
 
 def enqueue(row):
-    """Enqueue the task of an entry that is due, and move the entry on: both, or neither."""
+    """Enqueue the task of a due entry, and set the entry's next time: both, or neither."""
     with transaction.atomic():
-        # This UPDATE lets one clock through.
+        # Only one clock gets past this UPDATE.
         same = Schedule.objects.filter(pk=row.pk, due=row.due)
         moved = same.update(due=next_time(row.crontab, row.now))
         if moved and row.due:
@@ -58,8 +59,8 @@ def enqueue(row):
 def next_time(crontab, after):
     """Return the first time of the crontab after `after`, both aware.
 
-    When clocks are put back, a fixed hour counts once and a repeating one (`*`) both times. When
-    they are put forward, a fixed time that is skipped falls to the end of the gap.
+    When clocks go back, a fixed hour counts once, and a repeating one (`*`) both times. When they
+    go forward, a skipped time moves to the end of the gap.
     """
     zone = timezone.get_default_timezone()
     hours = crontab.split()[1]
@@ -73,7 +74,7 @@ def next_time(crontab, after):
 
 
 def moments(wall, zone, hours):
-    """Return the moments that count when the wall clock is to show `wall`, in UTC."""
+    """Return the moments, in UTC, at which the wall clock shows `wall`."""
     first, second = (wall.replace(tzinfo=zone, fold=fold).astimezone(UTC) for fold in (0, 1))
     if first <= second:
         return {first, second} if "*" in hours else {first}

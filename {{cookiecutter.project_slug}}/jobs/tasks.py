@@ -8,11 +8,11 @@ from jobs.compat import task
 
 @task
 def clear_sessions():
-    """Delete the sessions that have expired, as Django asks every site to do."""
+    """Delete expired sessions. Django leaves that to the site."""
     call_command("clearsessions")
 
 
-# When it fails for good, that is an error as well, and mailed: once, when there is a server again.
+# If this fails for good, that error is mailed too: once, when the mail server is back.
 @task(retries=(60, 10 * 60, 60 * 60))
 def mail_admins(subject, text):
     """Mail a text to ADMINS."""

@@ -15,9 +15,9 @@ class ImmediateContext(JobContext):
 
 
 class ImmediateBackend(Backend):
-    """Runs a task where it is enqueued, once: without a worker, without Redis, without retries.
+    """Runs a task at once where it is enqueued: no worker, no Redis, no retries.
 
-    A task that raises has failed, and `enqueue` returns; look at the result's `errors`.
+    If the task raises, `enqueue` still returns: look at the result's `errors`.
     """
 
     context_class = ImmediateContext

@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 from jobs.models import Job
 from jobs.queue import COUNTS_KEY
 
-# Seconds after which somebody should look.
+# After this many seconds, somebody should take a look.
 LATE_TICK = 60
 LATE_JOB = 10 * 60
 
@@ -20,10 +20,10 @@ LATE_JOB = 10 * 60
 @require_safe
 @never_cache
 def health(request):
-    """Say in JSON how old the clock's last tick and the oldest waiting job are, in seconds.
+    """Return JSON with the age of the clock's last tick and of the oldest waiting job, in seconds.
 
-    503 when either is too old: for an alarm. Not for a load balancer, whose /readyz must not
-    depend on worker and clock, or no deploy could repair them.
+    Answers 503 if either is too old. Point an alarm at it, but not a load balancer: web must be
+    able to go live while worker and clock are down, or no deploy could repair them.
     """
     try:
         counts = cache.get(COUNTS_KEY)

@@ -1,4 +1,4 @@
-"""The worker: `manage.py rqworker` runs it, and it runs one attempt of a job after the other."""
+"""The worker. `manage.py rqworker` starts it, and it runs one attempt of a job after another."""
 
 import logging
 import tempfile
@@ -17,24 +17,24 @@ from jobs.models import Job
 
 logger = logging.getLogger(__name__)
 
-# Touched with each heartbeat; the container's health check looks at its age. The worker's
-# registration in Redis would not do: a Redis that was emptied does not get it back.
+# Touched at each heartbeat; the container's health check looks at its age. It cannot use the
+# worker's registration in Redis, because a worker does not register again if Redis was emptied.
 HEARTBEAT = Path(tempfile.gettempdir()) / "worker-heartbeat"
 
 SUPERSEDED = "given up before it ended"
 
 
-# Heroku sends SIGTERM to every process of a dyno: its worker lets a short job finish.
+# Heroku sends SIGTERM to every process of a dyno. HerokuWorker lets a short job finish.
 class Worker(HerokuWorker if settings.HEROKU else rq.Worker):
-    """RQ's worker, with this site's serializer whatever the command line says."""
+    """RQ's worker, always with this site's serializer."""
 
     def __init__(self, queues, *args, **kwargs):
-        # An idle worker beats 15 s before its TTL is over, so every 30 s.
+        # An idle worker's heartbeat comes 15 s before its TTL ends, so every 30 s.
         kwargs |= {"serializer": queues[0].serializer, "worker_ttl": 45}
         super().__init__(queues, *args, **kwargs)
 
     def work(self, *args, **kwargs):
-        # RQ would write three lines for each job; `run` writes one, which says more.
+        # RQ would log three lines for each job. `run` logs one, which says more.
         logger.info("worker=%s queues=%s", self.name, ",".join(self.queue_names()))
         return super().work(*args, **kwargs | {"logging_level": "WARNING"})
 
@@ -44,7 +44,7 @@ class Worker(HerokuWorker if settings.HEROKU else rq.Worker):
 
 
 def run(pk, attempt):
-    """Run an attempt of a job, unless it was started before. What it raises is kept in the row."""
+    """Run an attempt of a job, unless it has already started. The row keeps what it raises."""
     started = time.monotonic()
     drop_broken_connections()
     job = Job.objects.filter(pk=pk, status=TaskResultStatus.READY, attempts=attempt - 1).first()
@@ -52,7 +52,7 @@ def run(pk, attempt):
         return
     try:
         task = job.get_task()
-    except Exception as error:  # an old worker, or a module that does not import
+    except Exception as error:  # an old worker, or a module that fails to import
         logger.warning("job=%s task=%s cannot be imported yet: %s", pk, job.task, error)
         if job.postpone(error) and finish(job):
             logger.exception("job=%s task=%s has failed for good", pk, job.task)
@@ -72,14 +72,14 @@ def run(pk, attempt):
 
 
 def drop_broken_connections():
-    """Do what Django does between requests, but leave the transaction of a test alone."""
+    """Do what Django does between requests, but not inside a test's transaction."""
     for connection in connections.all(initialized_only=True):
         if not connection.in_atomic_block:
             connection.close_if_unusable_or_obsolete()
 
 
 def perform(job, task):
-    """Call the task's function, end the attempt, and return what became of it."""
+    """Call the task's function, end the attempt, and return its outcome for the log."""
     backend = task.get_backend()
     result = backend.get_task_result(job, task)
     signals.task_started.send_robust(type(backend), task_result=result)
@@ -93,7 +93,7 @@ def perform(job, task):
     except (Exception, SystemExit, ShutDownImminentException) as error:
         drop_broken_connections()  # which would not take the outcome
         if job.committed:
-            logger.exception("job=%s raised after commit(), which changes nothing", job.pk)
+            logger.exception("job=%s raised after commit(): it has succeeded all the same", job.pk)
         elif isinstance(error, ShutDownImminentException):
             job.release()
             return "stopped with its worker"
@@ -108,14 +108,14 @@ def perform(job, task):
 
 
 def finish(job):
-    """Send `task_finished` if the job has finished, be it done or failed; return whether it has."""
+    """Send `task_finished` if the job has finished, well or not; return whether it has."""
     job.refresh_from_db()
     if job.is_unfinished:
         return False
     try:
         task = job.get_task()
     except ImportError:
-        return True  # its receivers are as gone as the task
+        return True  # without the task there is no result to send
     backend = task.get_backend()
     result = backend.get_task_result(job, task)
     signals.task_finished.send_robust(type(backend), task_result=result)

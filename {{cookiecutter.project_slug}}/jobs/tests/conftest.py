@@ -3,5 +3,5 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def _no_schedule(settings):
-    """Let no minute that passes during a test enqueue anything."""
+    """Enqueue nothing when a minute passes during a test."""
     settings.SCHEDULE = {}

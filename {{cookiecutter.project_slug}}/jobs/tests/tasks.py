@@ -1,4 +1,4 @@
-"""The tasks of the tests. The groups of django.contrib.auth are what they write."""
+"""Tasks for the tests. They write groups of django.contrib.auth."""
 
 from django.contrib.auth.models import Group
 
@@ -69,7 +69,7 @@ def commit_twice(context):
 
 @task(takes_context=True)
 def call_back(context, name):
-    """Call what a test has put into `hooks`."""
+    """Call what the test put into `hooks`."""
     hooks[name](context)
 
 

@@ -45,7 +45,7 @@ def test_a_job_without_errors_is_shown(admin_client, job):
     assert admin_client.get(reverse("admin:jobs_job_change", args=[job.pk])).status_code == 200
 
 
-def test_nobody_adds_or_deletes_a_job(admin_client, job):
+def test_jobs_can_be_neither_added_nor_deleted(admin_client, job):
     assert admin_client.get(reverse("admin:jobs_job_add")).status_code == 403
     assert admin_client.get(reverse("admin:jobs_job_delete", args=[job.pk])).status_code == 403
 
@@ -78,7 +78,7 @@ def test_a_finished_job_is_not_cancelled(admin_client, failed):
     assert not failed.cancel()
 
 
-def test_who_may_only_look_has_no_actions(client, django_user_model, failed):
+def test_staff_who_can_only_view_jobs_have_no_actions(client, django_user_model, failed):
     user = django_user_model.objects.create_user("staff", is_staff=True)
     user.user_permissions.add(Permission.objects.get(codename="view_job"))
     client.force_login(user)

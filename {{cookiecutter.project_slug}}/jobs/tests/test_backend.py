@@ -1,4 +1,4 @@
-"""What Django's documentation says of a task backend, point by point."""
+"""What Django's documentation says about a task backend, point by point."""
 
 import asyncio
 import json
@@ -53,7 +53,7 @@ def heard():
         getattr(signals, name).disconnect(receiver)
 
 
-def test_a_task_runs_and_its_result_says_so(work):
+def test_a_task_runs_and_its_result_is_successful(work):
     before = timezone.now() - timedelta(seconds=1)
     result = tasks.add.enqueue(1, second=2)
     assert result.status == TaskResultStatus.READY
@@ -71,7 +71,7 @@ def test_a_task_runs_and_its_result_says_so(work):
     assert before < times[0] <= times[1] == times[2] <= times[3]
 
 
-def test_the_async_methods_do_the_same(work):
+def test_async_methods_do_the_same(work):
     async def enqueue():
         return await tasks.add.aenqueue(1, 2)
 
@@ -101,14 +101,14 @@ def test_a_result_is_found_by_its_id_and_task():
             tasks.add.get_result(pk)
 
 
-def test_the_result_of_a_task_that_is_gone_does_not_exist():
+def test_a_result_does_not_exist_without_its_task():
     result = tasks.add.enqueue(1)
     Job.objects.update(task="jobs.tests.tasks.no_task")
     with pytest.raises(TaskResultDoesNotExist):
         tasks.add.get_result(result.id)
 
 
-def test_the_options_are_those_of_the_task():
+def test_options_are_set_on_the_task():
     assert (tasks.add.timeout, tasks.add.retries) == (30, (5, 15, 45))
     tasks.write.enqueue("name")
     job = Job.objects.get()
@@ -116,7 +116,7 @@ def test_the_options_are_those_of_the_task():
 
 
 @pytest.mark.parametrize("options", [{"timeout": 0}, {"timeout": "1"}, {"retries": (-1,)}])
-def test_an_option_that_cannot_work_is_refused_where_the_task_is_made(options):
+def test_a_bad_option_is_refused_where_the_task_is_declared(options):
     with pytest.raises(InvalidTask):
         task(**options)(tasks.no_task)
 
@@ -136,7 +136,7 @@ def test_a_deferred_task_waits(work, queue):
     assert Job.objects.get().due - result.enqueued_at > timedelta(minutes=59)
 
 
-def test_arguments_are_json_and_stay_out_of_redis(queue):
+def test_arguments_must_be_json_and_stay_out_of_redis(queue):
     secret = "value-that-nobody-may-see"
     tasks.add.enqueue(secret, second={"a": (1, None)})
     assert Job.objects.get().kwargs == {"second": {"a": [1, None]}}
@@ -149,7 +149,7 @@ def test_arguments_are_json_and_stay_out_of_redis(queue):
     assert Job.objects.count() == 1
 
 
-def test_a_task_that_raises_is_tried_again_then_has_failed(work, caplog):
+def test_a_task_that_raises_is_retried_and_then_fails(work, caplog):
     result = tasks.fail.enqueue("first")
     work()
     result.refresh()
@@ -171,14 +171,14 @@ def test_a_task_that_raises_is_tried_again_then_has_failed(work, caplog):
     assert "has failed for good" in record.getMessage()
 
 
-def test_a_value_that_is_not_json_fails_the_attempt_and_says_so(work):
+def test_a_return_value_that_is_not_json_fails_the_attempt(work):
     result = tasks.return_no_json.enqueue()
     work()
     result.refresh()
     assert "Unsupported type: <class 'object'>" in result.errors[0].traceback
 
 
-def test_what_postgres_cannot_store_of_an_error_is_replaced(work):
+def test_characters_that_postgres_cannot_store_are_replaced_in_errors(work):
     def fail(context):
         raise ValueError("NUL \0 and half a pair \ud800")
 
@@ -189,14 +189,14 @@ def test_what_postgres_cannot_store_of_an_error_is_replaced(work):
     assert "ValueError: NUL ? and half a pair ?" in result.errors[0].traceback
 
 
-def test_a_task_that_exits_has_failed_an_attempt(work):
+def test_a_task_that_exits_fails_the_attempt(work):
     result = tasks.leave.enqueue()
     work()
     result.refresh()
     assert result.errors[0].exception_class is SystemExit
 
 
-def test_the_signals_are_sent(work, heard):
+def test_signals_are_sent(work, heard):
     done = tasks.add.enqueue(1).id
     work()
     failed = tasks.fail_once_and_for_all.enqueue().id
@@ -211,7 +211,7 @@ def test_the_signals_are_sent(work, heard):
     ]
 
 
-def test_nothing_runs_for_a_transaction_that_is_rolled_back(queue, work):
+def test_nothing_runs_if_the_transaction_is_rolled_back(queue, work):
     tasks.calls.clear()
     with pytest.raises(IntegrityError), transaction.atomic():
         tasks.add.enqueue(1)
@@ -220,7 +220,7 @@ def test_nothing_runs_for_a_transaction_that_is_rolled_back(queue, work):
     assert (Job.objects.count(), tasks.calls) == (0, [])
 
 
-def test_jobs_are_handed_over_after_the_commit_in_one_round_trip(queue, monkeypatch):
+def test_jobs_are_sent_after_the_commit_in_one_round_trip(queue, monkeypatch):
     carried = []
     monkeypatch.setattr(carrier, "carry", carried.append)
     with transaction.atomic(durable=True):
@@ -239,12 +239,12 @@ def test_jobs_are_handed_over_after_the_commit_in_one_round_trip(queue, monkeypa
     assert Job.objects.count() == 5
 
 
-def test_outside_a_transaction_a_job_is_handed_over_at_once(queue):
+def test_outside_a_transaction_a_job_is_sent_at_once(queue):
     tasks.add.enqueue(1)
     assert queue.count == 1
 
 
-def test_a_redis_that_does_not_answer_is_asked_once_and_costs_no_job(no_redis, caplog):
+def test_a_silent_redis_is_asked_once_and_loses_no_job(no_redis, caplog):
     with transaction.atomic():
         tasks.add.enqueue(1)
         with transaction.atomic():
@@ -252,10 +252,10 @@ def test_a_redis_that_does_not_answer_is_asked_once_and_costs_no_job(no_redis, c
     for number in range(3):
         tasks.add.enqueue(number)
     assert Job.objects.count() == 5
-    assert caplog.text.count("Redis takes no jobs just now") == 1
+    assert caplog.text.count("Redis takes no jobs right now") == 1
 
 
-def test_a_full_queue_is_refused_by_name_but_not_to_the_schedule(settings, queue, client):
+def test_a_full_queue_is_refused_except_to_the_schedule(settings, queue, client):
     settings.JOBS_MAX_UNFINISHED = 2
     cache.set(carrier.COUNTS_KEY, {"at": 0, "unfinished": {"default": 2}})
     with pytest.raises(QueueFull):
@@ -269,10 +269,10 @@ def test_jobs_that_redis_refuses_stay_in_the_table(no_redis, caplog):
     carrier.State.silent_until = 0.0
     carrier.carry(Job.objects.all())
     assert Job.objects.get().status == "READY"
-    assert caplog.text.count("Redis takes no jobs just now") == 2
+    assert caplog.text.count("Redis takes no jobs right now") == 2
 
 
-def test_redis_is_given_no_more_than_a_bounded_number(queue):
+def test_redis_is_sent_a_limited_number_of_jobs(queue):
     cache.set(carrier.COUNTS_KEY, {"at": 0, "unfinished": {"default": carrier.CARRIED}})
     tasks.add.enqueue(1)
     assert (Job.objects.count(), queue.count) == (1, 0)
@@ -280,7 +280,7 @@ def test_redis_is_given_no_more_than_a_bounded_number(queue):
 
 @pytest.fixture
 def low(settings, monkeypatch):
-    """Return a second queue, named as an owner names one."""
+    """Return a second queue, added as an owner would."""
     monkeypatch.setitem(settings.RQ_QUEUES, "low", settings.RQ_QUEUES["default"])
     settings.TASKS = {"default": settings.TASKS["default"] | {"QUEUES": [*settings.RQ_QUEUES]}}
     return get_queue("low")
@@ -302,7 +302,7 @@ def test_a_queue_named_in_the_settings_works_everywhere(low, queue, work):
     assert tasks.calls == [(1, 0)]
 
 
-def test_to_enqueue_is_one_statement():
+def test_enqueueing_takes_one_statement():
     with CaptureQueriesContext(connection) as queries:
         tasks.add.enqueue(1)
     assert len([query for query in queries if query["sql"].startswith("INSERT")]) == 1
@@ -315,7 +315,7 @@ def test_a_queue_that_rq_does_not_have_is_an_error():
     assert "'nowhere'" in error.msg
 
 
-def test_groups_are_what_the_tasks_write(work):
+def test_tasks_write_groups(work):
     result = tasks.write.enqueue("name")
     work()
     assert Group.objects.get().name == "name"

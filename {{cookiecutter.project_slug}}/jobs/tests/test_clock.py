@@ -23,7 +23,7 @@ AGO = timezone.now() - timedelta(minutes=1)
 
 @pytest.fixture
 def lost(queue):
-    """Return a job that Redis does not know."""
+    """Return a job that Redis does not know about."""
     tasks.add.enqueue(1)
     Job.objects.update(due=AGO)
     queue.connection.flushdb()
@@ -37,14 +37,14 @@ def running(lost):
     return lost
 
 
-def test_a_job_that_redis_lost_is_handed_over_again(lost, queue, work):
+def test_a_job_that_redis_lost_is_sent_again(lost, queue, work):
     clock.tick()
     assert queue.job_ids == [lost.rq_id(1)]
     work()
     assert Job.objects.get().status == "SUCCESSFUL"
 
 
-def test_a_young_job_is_left_to_whoever_committed_it(lost, queue):
+def test_a_young_job_is_left_to_the_process_that_committed_it(lost, queue):
     Job.objects.update(due=timezone.now())
     clock.tick()
     assert queue.count == 0
@@ -63,20 +63,20 @@ def test_a_queued_job_is_not_queued_again(lost, queue):
 
 
 def test_a_job_that_a_worker_is_about_to_claim_is_not_queued_again(lost, queue):
-    # What a worker writes before it forks.
+    # A worker writes this before it forks.
     queue.connection.zadd(queue.started_job_registry.key, {f"{lost.rq_id(1)}:execution": 2**40})
     clock.tick()
     assert queue.count == 0
 
 
-def test_a_job_whose_hash_alone_is_there_is_handed_over_again(lost, queue):
+def test_a_job_that_is_in_redis_but_in_no_queue_is_sent_again(lost, queue):
     carrier.carry([lost])
     queue.connection.delete(queue.key)
     clock.tick()
     assert queue.job_ids == [lost.rq_id(1)]
 
 
-def test_redis_gets_the_oldest_jobs_and_no_more_than_it_may_hold(lost, queue, monkeypatch):
+def test_redis_gets_the_oldest_jobs_and_only_as_many_as_it_may_hold(lost, queue, monkeypatch):
     monkeypatch.setattr(carrier, "CARRIED", 2)
     for age in (3, 4, 5):
         tasks.add.enqueue(age)
@@ -87,7 +87,7 @@ def test_redis_gets_the_oldest_jobs_and_no_more_than_it_may_hold(lost, queue, mo
     assert set(queue.job_ids) == carried
 
 
-def test_an_attempt_that_has_run_out_of_time_has_failed(running, caplog):
+def test_an_attempt_that_ran_out_of_time_fails(running, caplog):
     Job.objects.update(due=AGO)
     clock.tick()
     job = Job.objects.get()
@@ -96,12 +96,12 @@ def test_an_attempt_that_has_run_out_of_time_has_failed(running, caplog):
     assert 'outcome="worker died"' in caplog.text
 
 
-def test_an_attempt_that_runs_is_left_alone(running):
+def test_a_running_attempt_is_left_alone(running):
     clock.tick()
     assert Job.objects.get().status == "RUNNING"
 
 
-def test_the_job_of_a_dead_work_horse_has_failed_an_attempt(running, queue):
+def test_the_attempt_of_a_dead_work_horse_fails(running, queue):
     carrier.carry([Job(pk=running.pk, task="x", queue_name="default", timeout=30)])
     rq_job = queue.fetch_job(running.rq_id(1))
     rq_job.set_status(JobStatus.FAILED)
@@ -110,7 +110,7 @@ def test_the_job_of_a_dead_work_horse_has_failed_an_attempt(running, queue):
     assert Job.objects.get().failures == 1
 
 
-def test_the_job_of_a_worker_without_a_heartbeat_has_failed_an_attempt(running, queue):
+def test_the_attempt_of_a_worker_without_a_heartbeat_fails(running, queue):
     carrier.carry([Job(pk=running.pk, task="x", queue_name="default", timeout=30)])
     queue.remove(running.rq_id(1))
     queue.fetch_job(running.rq_id(1)).set_status(JobStatus.STARTED)
@@ -119,7 +119,7 @@ def test_the_job_of_a_worker_without_a_heartbeat_has_failed_an_attempt(running, 
     assert Job.objects.get().failures == 1
 
 
-def test_a_job_given_up_for_good_is_said_to_have_failed(running, caplog):
+def test_a_job_given_up_for_good_is_reported_as_failed(running, caplog):
     Job.objects.update(due=AGO, retries=[])
     clock.tick()
     assert Job.objects.get().status == "FAILED"
@@ -135,20 +135,20 @@ def test_an_attempt_that_is_being_committed_is_not_given_up(running, monkeypatch
     assert (Job.objects.get().status, Job.objects.get().failures) == ("SUCCESSFUL", 0)
 
 
-def test_one_bad_step_stops_no_other(lost, queue, monkeypatch, caplog):
+def test_a_failing_step_does_not_stop_the_others(lost, queue, monkeypatch, caplog):
     monkeypatch.setattr(schedule, "enqueue_due", lambda: 1 / 0)
     assert clock.tick() is False
     assert queue.count == 1
     assert "A step of the clock failed" in caplog.text
 
 
-def test_without_redis_attempts_run_out_of_time_all_the_same(running, no_redis):
+def test_attempts_run_out_of_time_even_without_redis(running, no_redis):
     Job.objects.update(due=AGO)
     assert clock.tick() is False
     assert Job.objects.get().failures == 1
 
 
-def test_two_clocks_run_a_job_once(lost, queue, work):
+def test_a_job_runs_once_with_two_clocks(lost, queue, work):
     tasks.calls.clear()
     clock.tick()
     queue.connection.delete(queue.key)
@@ -169,7 +169,7 @@ def test_finished_jobs_are_purged_after_a_day_in_batches(lost, monkeypatch):
     assert len([query for query in queries if query["sql"].startswith("DELETE")]) == 3
 
 
-def test_a_purge_is_bounded(monkeypatch):
+def test_a_purge_deletes_a_limited_number(monkeypatch):
     monkeypatch.setattr(clock, "BATCH", 1)
     two_days_ago = timezone.now() - timedelta(days=2)
     for number in range(12):
@@ -179,7 +179,7 @@ def test_a_purge_is_bounded(monkeypatch):
     assert Job.objects.count() == 2
 
 
-def test_a_tick_counts_what_is_unfinished(lost, settings):
+def test_a_tick_counts_unfinished_jobs(lost, settings):
     settings.JOBS_MAX_UNFINISHED = 3
     for number in range(4):
         tasks.add.enqueue(number)
@@ -187,8 +187,8 @@ def test_a_tick_counts_what_is_unfinished(lost, settings):
     assert cache.get(carrier.COUNTS_KEY)["unfinished"] == {"default": 3}
 
 
-def test_the_command_ticks_until_it_is_told_to_stop(lost, queue, monkeypatch, tmp_path):
-    """SIGTERM comes while the command waits for its second tick, and ends it after that."""
+def test_the_command_ticks_until_it_is_stopped(lost, queue, monkeypatch, tmp_path):
+    """SIGTERM arrives while the command waits for its second tick, and ends it after that."""
     heartbeat = tmp_path / "heartbeat"
     monkeypatch.setattr(command, "HEARTBEAT", heartbeat)
     handlers = {}
@@ -208,7 +208,7 @@ def test_the_command_ticks_until_it_is_told_to_stop(lost, queue, monkeypatch, tm
     assert queue.count == 1
 
 
-def test_a_clock_that_fails_does_not_beat(no_redis, monkeypatch, tmp_path):
+def test_a_failed_tick_sends_no_heartbeat(no_redis, monkeypatch, tmp_path):
     monkeypatch.setattr(command, "HEARTBEAT", tmp_path / "heartbeat")
     monkeypatch.setattr(signal, "signal", lambda *_: None)
 

@@ -19,7 +19,7 @@ MANAGE = [sys.executable, str(Path(__file__).parent.parent.parent / "manage.py")
 
 @pytest.fixture
 def environment(tmp_path):
-    """That of development, with a database of the test's own."""
+    """The environment of development, with the test's own database."""
     return os.environ | {
         "DATABASE_URL": f"sqlite:///{tmp_path / 'db.sqlite3'}",
         "DEBUG": "true",
@@ -45,7 +45,7 @@ def runserver(environment):
 
 
 def wait_for(condition, seconds=90):
-    """Wait until the condition holds, at most so many seconds; it may raise OSError until then."""
+    """Wait until the condition holds, for at most that long. It may raise OSError until then."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         try:
@@ -58,7 +58,7 @@ def wait_for(condition, seconds=90):
 
 
 def test_the_development_server_runs_jobs_by_itself(runserver, environment, tmp_path):
-    """Those of another process as well: its queue is not the server's, but its table is."""
+    """It also runs those of other processes: they do not share its queue, but its table."""
     code = "from jobs.tasks import clear_sessions; clear_sessions.enqueue()"
     subprocess.run([*MANAGE, "shell", "-c", code], check=True, env=environment)
 

@@ -25,7 +25,7 @@ urlpatterns = [path("broken/", broken)]
 
 @pytest.fixture
 def sent(settings, mailoutbox):
-    """Let errors be mailed; return a function that takes the mails sent since its last call."""
+    """Let errors be mailed; return a function that returns the mails sent since its last call."""
     settings.TASKS = {"default": {"BACKEND": "jobs.testing.ImmediateBackend"}}
     pairs = django.VERSION < (6, 0)
     settings.ADMINS = [("", address) for address in ADDRESSES] if pairs else ADDRESSES
@@ -46,7 +46,7 @@ def log_failure(message="it failed"):
 
 
 @pytest.mark.urls(__name__)
-def test_an_error_of_a_request_is_mailed_to_the_admins_but_not_what_was_posted(client, sent):
+def test_the_error_of_a_request_is_mailed_to_the_admins_without_its_posted_data(client, sent):
     client.raise_request_exception = False
     form = {"reason": "out of luck", "password": "hunter2"}
     client.post("/broken/", form, headers={"x-request-id": "0123456789-0123456789"})
@@ -59,7 +59,7 @@ def test_an_error_of_a_request_is_mailed_to_the_admins_but_not_what_was_posted(c
     assert "Cookie" not in message.body
 
 
-def test_the_same_error_is_mailed_once_in_a_while(sent):
+def test_the_same_error_is_mailed_once_every_ten_minutes(sent):
     for number in range(3):
         log_failure(str(number))
     logger.error("another")
@@ -68,14 +68,14 @@ def test_the_same_error_is_mailed_once_in_a_while(sent):
     assert [0 < redis.ttl(key) <= QUIET for key in redis.scan_iter("*mailed:*")] == [True, True]
 
 
-def test_without_redis_one_error_is_mailed_in_a_while(sent, no_redis, monkeypatch):
+def test_without_redis_one_error_is_mailed_every_ten_minutes(sent, no_redis, monkeypatch):
     monkeypatch.setattr(AdminEmailHandler, "quiet_until", 0)
     log_failure()
     logger.error("another")
     assert len(sent()) == 1
 
 
-def test_nobody_is_mailed_where_there_are_no_admins(mailoutbox):
+def test_nobody_is_mailed_without_admins(mailoutbox):
     log_failure()
     assert mailoutbox == []
 
@@ -87,14 +87,14 @@ def test_warnings_and_robots_are_not_mailed(client, sent, settings):
     assert sent() == []
 
 
-def test_a_job_that_has_failed_for_good_is_mailed(sent):
+def test_a_job_that_failed_for_good_is_mailed(sent):
     tasks.fail.enqueue("out of luck")
     (message,) = sent()
     assert "has failed for good" in message.subject
     assert "ValueError: out of luck" in message.body
 
 
-def test_a_mail_that_cannot_be_enqueued_is_logged_and_harms_nobody(sent, monkeypatch, caplog):
+def test_a_mail_that_cannot_be_enqueued_is_only_logged(sent, monkeypatch, caplog):
     def refuse(*args, **kwargs):
         raise DatabaseError("no database")
 
@@ -104,7 +104,7 @@ def test_a_mail_that_cannot_be_enqueued_is_logged_and_harms_nobody(sent, monkeyp
     assert ("jobs.mail", logging.WARNING, line) in caplog.record_tuples
 
 
-def test_a_mail_that_cannot_be_sent_makes_one_more_and_no_flood(sent, monkeypatch):
+def test_a_mail_that_cannot_be_sent_causes_one_more_and_no_flood(sent, monkeypatch):
     def refuse(*args, **kwargs):
         tried.append(args)
         raise ConnectionRefusedError("no server")

@@ -17,7 +17,7 @@ ADD = "jobs.tests.tasks.add"
 
 @pytest.fixture
 def entry(settings):
-    """Return the row of an entry that is due each night, and not now."""
+    """Return the row of an entry that is due each night, but not now."""
     settings.SCHEDULE = {ADD: "0 3 * * *"}
     schedule.enqueue_due()
     schedule.enqueue_due()
@@ -25,7 +25,7 @@ def entry(settings):
 
 
 def let_pass(**time):
-    """Let the entries be due since then."""
+    """Make all entries due since that time."""
     Schedule.objects.update(due=F("due") - timedelta(**time))
 
 
@@ -41,7 +41,7 @@ def test_a_task_is_enqueued_when_its_time_has_come(entry, work):
     assert Schedule.objects.get().due == entry.due
 
 
-def test_of_the_times_that_passed_while_no_clock_ran_one_counts(entry):
+def test_times_missed_while_no_clock_ran_count_as_one(entry):
     let_pass(days=10)
     schedule.enqueue_due()
     schedule.enqueue_due()
@@ -70,7 +70,7 @@ def test_a_changed_entry_starts_from_now(entry, settings):
     assert Schedule.objects.get(crontab="0 4 * * *").due > timezone.now()
 
 
-def test_an_entry_that_is_gone_is_forgotten_an_hour_after_it_was_due(entry, settings):
+def test_a_removed_entry_is_forgotten_an_hour_after_it_was_due(entry, settings):
     settings.SCHEDULE = {}
     Schedule.objects.update(due=timezone.now() - timedelta(minutes=30))
     schedule.enqueue_due()
@@ -81,14 +81,14 @@ def test_an_entry_that_is_gone_is_forgotten_an_hour_after_it_was_due(entry, sett
     assert Job.objects.count() == 0
 
 
-def test_an_entry_that_was_never_due_is_forgotten_when_it_is_gone(settings):
+def test_a_removed_entry_that_was_never_due_is_forgotten_at_once(settings):
     Schedule.objects.create(task=ADD, crontab="0 3 * * *")
     settings.SCHEDULE = {}
     schedule.enqueue_due()
     assert not Schedule.objects.exists()
 
 
-def test_a_bad_entry_stops_no_other(settings, caplog):
+def test_a_bad_entry_does_not_stop_the_others(settings, caplog):
     settings.SCHEDULE = {"jobs.tests.tasks.gone": "* * * * *", ADD: "* * * * *"}
     schedule.enqueue_due()
     Schedule.objects.update(due=timezone.now() - timedelta(minutes=1))
@@ -117,7 +117,7 @@ def berlin(settings):
     ("crontab", "start", "expected"),
     [
         ("30 4 * * *", "2026-06-01T00:00", ["06-01 02:30", "06-02 02:30"]),
-        # In spring 02:00 to 03:00 is skipped: at the end of the gap, once.
+        # In spring 02:00 to 03:00 is skipped: once, at the end of the gap.
         ("30 2 * * *", "2026-03-28T02:00", ["03-29 01:00", "03-30 00:30"]),
         ("15,45 2 * * *", "2026-03-28T02:00", ["03-29 01:00", "03-30 00:15"]),
         ("0 */2 * * *", "2026-03-28T23:30", ["03-29 01:00", "03-29 02:00"]),
@@ -129,9 +129,7 @@ def berlin(settings):
         ("*/30 * * * *", "2026-10-25T00:15", ["10-25 00:30", "10-25 01:00", "10-25 01:30"]),
     ],
 )
-def test_the_wall_clock_decides_also_when_it_is_put_forward_or_back(
-    berlin, crontab, start, expected
-):
+def test_times_follow_the_wall_clock_when_clocks_change(berlin, crontab, start, expected):
     assert times(crontab, start, len(expected)) == expected
 
 
@@ -149,12 +147,12 @@ def test_the_wall_clock_decides_also_when_it_is_put_forward_or_back(
         (ADD, None, "None"),
     ],
 )
-def test_an_entry_that_cannot_work_is_an_error(settings, path, crontab, said):
+def test_a_bad_entry_is_an_error(settings, path, crontab, said):
     settings.SCHEDULE = {path: crontab}
     (error,) = check_schedule()
     assert said in error.msg
 
 
-def test_the_schedule_of_the_site_is_sound(settings):
+def test_the_sites_schedule_passes_the_check(settings):
     settings.SCHEDULE = SCHEDULE
     assert check_schedule() == []

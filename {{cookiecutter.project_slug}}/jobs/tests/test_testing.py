@@ -1,4 +1,4 @@
-"""The backend for an owner's tests."""
+"""The backend for the owner's tests."""
 
 import pytest
 from django.contrib.auth.models import Group
@@ -16,20 +16,20 @@ def _immediate(settings):
     settings.TASKS = {"default": {"BACKEND": "jobs.testing.ImmediateBackend"}}
 
 
-def test_a_task_runs_where_it_is_enqueued():
+def test_a_task_runs_at_once_where_it_is_enqueued():
     result = tasks.add.enqueue(1, second=2)
     assert result.status == TaskResultStatus.SUCCESSFUL
     assert result.return_value == 3
 
 
-def test_a_task_that_raises_has_failed_without_another_attempt():
+def test_a_task_that_raises_fails_without_a_retry():
     result = tasks.fail.enqueue()
     assert result.status == TaskResultStatus.FAILED
     assert result.errors[0].exception_class is ValueError
     assert Job.objects.get().attempts == 1
 
 
-def test_the_context_is_the_workers():
+def test_the_context_works_as_in_a_worker():
     tasks.hooks["hook"] = lambda context: context.progress(100 * context.attempt)
     with transaction.atomic():
         assert tasks.write.enqueue("name").return_value == "name"

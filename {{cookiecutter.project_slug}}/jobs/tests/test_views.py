@@ -16,7 +16,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 HEALTH = reverse("jobs:health")
 
 
-def test_all_is_well_while_the_clock_ticks_and_nothing_waits_long(client):
+def test_health_is_good_while_the_clock_ticks_and_no_job_waits_long(client):
     tasks.add.enqueue(1)
     clock.tick()
     response = client.get(HEALTH)
@@ -26,20 +26,20 @@ def test_all_is_well_while_the_clock_ticks_and_nothing_waits_long(client):
     assert 0 <= answer["oldest_job_seconds"] < 60
 
 
-def test_a_clock_that_never_ticked_is_an_alarm(client):
+def test_a_clock_that_never_ticked_raises_an_alarm(client):
     response = client.get(HEALTH)
     assert response.status_code == 503
     assert response.json() == {"last_tick_seconds": None, "oldest_job_seconds": 0}
 
 
-def test_a_clock_that_stopped_is_an_alarm(client):
+def test_a_stopped_clock_raises_an_alarm(client):
     cache.set(COUNTS_KEY, {"at": time.time() - 90, "unfinished": {}})
     response = client.get(HEALTH)
     assert response.status_code == 503
     assert response.json()["last_tick_seconds"] >= 90
 
 
-def test_a_job_that_no_worker_takes_is_an_alarm(client):
+def test_a_job_that_no_worker_takes_raises_an_alarm(client):
     clock.tick()
     tasks.add.enqueue(1)
     Job.objects.update(due=timezone.now() - timedelta(minutes=11))
@@ -48,11 +48,11 @@ def test_a_job_that_no_worker_takes_is_an_alarm(client):
     assert response.json()["oldest_job_seconds"] >= 660
 
 
-def test_without_redis_it_is_an_alarm(client, no_redis):
+def test_a_missing_redis_raises_an_alarm(client, no_redis):
     assert client.get(HEALTH).status_code == 503
 
 
-def test_clear_sessions_deletes_the_expired_ones(work):
+def test_clear_sessions_deletes_expired_sessions(work):
     from django.contrib.sessions.models import Session
 
     Session.objects.create(session_key="old", expire_date=timezone.now() - timedelta(days=1))

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 @pytest.fixture
 def hook():
-    """Return a function that makes a job of what is to happen in it."""
+    """Return a function that enqueues a job which calls its argument."""
 
     def enqueue(function):
         tasks.hooks["hook"] = function
@@ -37,13 +37,13 @@ def test_the_worker_reads_json_whatever_the_command_line_says():
     assert get_worker(serializer="pickle", worker_ttl=420).serializer is JSONSerializer
 
 
-def test_the_worker_says_which_queues_it_works_on(caplog):
+def test_the_worker_logs_its_queues(caplog):
     caplog.set_level(logging.INFO)
     get_worker().work(burst=True)
     assert re.search(r"worker=\w+ queues=default", caplog.text)
 
 
-def test_a_heartbeat_leaves_a_trace_for_the_health_check(monkeypatch, tmp_path):
+def test_a_heartbeat_touches_the_file_of_the_health_check(monkeypatch, tmp_path):
     monkeypatch.setattr(worker, "HEARTBEAT", tmp_path / "heartbeat")
     get_worker().heartbeat()
     assert worker.HEARTBEAT.exists()
@@ -58,12 +58,12 @@ def test_an_attempt_does_not_start_twice(queue, work):
     assert tasks.calls == [(1, 0)]
 
 
-def test_a_job_that_is_gone_does_not_run():
+def test_a_deleted_job_does_not_run():
     worker.run(uuid4(), 1)
     assert Job.objects.count() == 0
 
 
-def test_two_workers_that_read_the_same_row_start_one_attempt():
+def test_two_workers_with_the_same_row_start_one_attempt():
     tasks.add.enqueue(1)
     first, second = Job.objects.get(), Job.objects.get()
     assert first.claim("first")
@@ -71,7 +71,7 @@ def test_two_workers_that_read_the_same_row_start_one_attempt():
     assert Job.objects.get().worker_ids == ["first"]
 
 
-def test_an_attempt_that_another_worker_started_is_left_to_it(hook, work, monkeypatch):
+def test_an_attempt_that_another_worker_started_is_left_alone(hook, work, monkeypatch):
     tasks.calls.clear()
     tasks.add.enqueue(1)
     monkeypatch.setattr(Job, "claim", lambda *args: False)
@@ -79,7 +79,7 @@ def test_an_attempt_that_another_worker_started_is_left_to_it(hook, work, monkey
     assert tasks.calls == []
 
 
-def test_an_attempt_is_logged_in_one_line_without_its_arguments(work, caplog):
+def test_an_attempt_logs_one_line_without_its_arguments(work, caplog):
     caplog.set_level(logging.INFO)
     result = tasks.add.enqueue(1234567)
     work()
@@ -93,19 +93,19 @@ def test_an_attempt_is_logged_in_one_line_without_its_arguments(work, caplog):
     assert "1234567" not in caplog.text
 
 
-def test_what_a_block_writes_is_committed_with_the_jobs_success(work):
+def test_a_commit_block_is_committed_together_with_the_jobs_success(work):
     tasks.write.enqueue("name")
     work()
     assert (Group.objects.count(), Job.objects.get().status) == (1, "SUCCESSFUL")
 
 
-def test_what_a_block_writes_before_it_raises_is_rolled_back(work):
+def test_a_commit_block_that_raises_is_rolled_back(work):
     tasks.raise_while_writing.enqueue("name")
     work()
     assert (Group.objects.count(), Job.objects.get().status) == (0, "READY")
 
 
-def test_what_is_raised_after_the_commit_changes_nothing_and_is_logged(work, caplog):
+def test_an_error_after_the_commit_is_logged_and_changes_nothing(work, caplog):
     tasks.write_and_raise.enqueue("name")
     work()
     assert (Group.objects.count(), Job.objects.get().status) == (1, "SUCCESSFUL")
@@ -119,7 +119,7 @@ def test_an_attempt_commits_once(work, caplog):
     assert "call commit() once" in caplog.text
 
 
-def test_commit_is_no_part_of_another_transaction(hook, work):
+def test_commit_is_refused_inside_another_transaction(hook, work):
     def nest(context):
         with transaction.atomic(), context.commit():
             pass
@@ -144,7 +144,7 @@ def test_an_attempt_that_was_given_up_commits_nothing(hook, work, caplog):
     assert 'outcome="given up before it ended"' in caplog.text
 
 
-def test_in_memory_a_job_has_succeeded_after_its_commit_only(hook, work):
+def test_a_job_object_counts_as_committed_only_after_the_commit(hook, work):
     seen = []
 
     def look(context):
@@ -158,7 +158,7 @@ def test_in_memory_a_job_has_succeeded_after_its_commit_only(hook, work):
 
 
 @pytest.mark.parametrize("exception", [None, ValueError, Superseded])
-def test_an_attempt_that_was_given_up_ends_without_a_word(hook, work, exception):
+def test_an_attempt_that_was_given_up_changes_nothing_when_it_ends(hook, work, exception):
     def give_up(context):
         Job.objects.update(status="READY", attempts=5)
         if exception:
@@ -181,7 +181,7 @@ def test_a_shutdown_costs_no_retry(hook, work):
     assert job.due <= timezone.now() + timedelta(seconds=1)
 
 
-def test_an_attempt_over_its_time_has_failed(hook, work):
+def test_an_attempt_over_its_timeout_fails(hook, work):
     def overrun(context):
         raise JobTimeoutException
 
@@ -199,7 +199,7 @@ def test_a_task_that_cannot_be_imported_waits_for_a_worker_that_can(work):
     assert job.due - timezone.now() > timedelta(seconds=50)
 
 
-def test_a_task_that_no_worker_can_import_has_failed_after_a_day(work, caplog):
+def test_a_task_that_no_worker_can_import_fails_after_a_day(work, caplog):
     tasks.add.enqueue(1)
     yesterday = timezone.now() - timedelta(days=2)
     Job.objects.update(task="jobs.tests.tasks.gone", enqueued_at=yesterday)
@@ -210,7 +210,7 @@ def test_a_task_that_no_worker_can_import_has_failed_after_a_day(work, caplog):
     assert "has failed for good" in caplog.text
 
 
-def test_progress_is_reported_five_times_a_second_at_most(hook, work):
+def test_progress_is_reported_at_most_five_times_a_second(hook, work):
     def report(context):
         for percent in range(50):
             context.progress(percent)
@@ -220,7 +220,7 @@ def test_progress_is_reported_five_times_a_second_at_most(hook, work):
     assert carrier.get_progress([result.id]) == {result.id: 0}
 
 
-def test_a_job_goes_on_though_its_progress_cannot_be_stored(hook, work, monkeypatch):
+def test_a_job_continues_if_its_progress_cannot_be_stored(hook, work, monkeypatch):
     def lose_redis(context):
         monkeypatch.setattr(carrier.cache, "set", fail)
         context.progress(1)
@@ -234,7 +234,7 @@ def test_a_job_goes_on_though_its_progress_cannot_be_stored(hook, work, monkeypa
     assert Job.objects.get().status == "SUCCESSFUL"
 
 
-def test_a_pickled_job_put_into_redis_is_not_run(queue, work, bomb):
+def test_a_pickled_job_in_redis_is_not_run(queue, work, bomb):
     tasks.calls.clear()
     tasks.add.enqueue(1)
     (pk,) = queue.job_ids

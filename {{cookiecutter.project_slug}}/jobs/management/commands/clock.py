@@ -7,12 +7,12 @@ from django.core.management.base import BaseCommand
 
 from jobs import clock
 
-# Touched with each tick that worked; the container's health check looks at its age.
+# Touched after each tick that worked; the container's health check looks at its age.
 HEARTBEAT = Path(tempfile.gettempdir()) / "clock-heartbeat"
 
 
 class Command(BaseCommand):
-    help = "Carries due and lost jobs, enqueues SCHEDULE's tasks and purges, until it is stopped."
+    help = "Enqueues due jobs, lost jobs and SCHEDULE's tasks, and purges old jobs, until stopped."
 
     def handle(self, **options):
         stop = threading.Event()
