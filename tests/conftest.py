@@ -3,7 +3,8 @@ import shutil
 
 import pytest
 from support.commands import commit, git
-from support.pythons import site_environment
+from support.plan import announce, lane, skipped
+from support.pythons import newest_django, site_environment
 from support.servers import Postgres, Redis
 from support.template import DJANGO_VERSIONS, TEMPLATE, copy_template
 
@@ -23,11 +24,28 @@ def _home(tmp_path_factory):
         yield
 
 
+def pytest_report_header(config):
+    """Say what will run, unless somebody has picked it."""
+    if config.args_source is config.ArgsSource.TESTPATHS and not config.option.keyword:
+        return announce(slow="not slow" not in config.option.markexpr)
+    return None
+
+
 def pytest_terminal_summary(terminalreporter):
-    """Show what tests have recorded about themselves, like the seed of what they tried."""
+    """Say why what did not run did not, and what tests have recorded, like a seed."""
+    if lines := skipped(terminalreporter.getreports("skipped")):
+        terminalreporter.section("could not run")
+        for line in lines:
+            terminalreporter.write_line(line)
     for report in terminalreporter.getreports("passed"):
         for name, value in report.user_properties:
             terminalreporter.write_line(f"{name}: {value}")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    with lane(alone=item.get_closest_marker("alone")):
+        return (yield)
 
 
 def baker(cookies):
@@ -76,8 +94,8 @@ def site_bin(site, variant):
 @pytest.fixture
 def developed(bake):
     """A site whose .venv is there already: installing it is tested by `make demo`."""
-    site = bake()
-    (site / ".venv").symlink_to(site_environment(site, "6.1").parent)
+    site = bake(django_version=newest_django())
+    (site / ".venv").symlink_to(site_environment(site, newest_django()).parent)
     # Older than what was installed from it, so that make installs nothing into the shared one.
     os.utime(site / "requirements-dev.txt", (0, 0))
     return site

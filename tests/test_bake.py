@@ -23,12 +23,6 @@ from support.template import (
 NAME = """Ünïcödé "quoted" 'site' \\ {7*7} %} <b>&amp; $HOME #1 🦊"""
 
 
-@pytest.mark.xdist_group("any")
-def test_xdist_groups_are_honoured(request):
-    """Pytest 9.2 parted pytest-xdist from its groups, and everything ran beside everything."""
-    assert not hasattr(request.config, "workerinput") or request.node.nodeid.endswith("@any")
-
-
 @pytest.fixture(scope="module")
 def default_site(bake_session):
     return bake_session()
@@ -130,9 +124,10 @@ def test_answers_are_found_verbatim_where_they_are_used(bake):
     assert (site / "README.md").read_text().startswith(f"# {NAME}\n")
     namespace = {}
     for line in (site / "config/project.py").read_text().splitlines():
-        if line.startswith("SITE_NAME = "):
+        if line.startswith("SITE_"):
             exec(line, namespace)
     assert namespace["SITE_NAME"] == NAME
+    assert namespace["SITE_DESCRIPTION"] == answers["description"]
 
 
 def test_python_and_html_are_valid_as_they_stand_in_the_template():
@@ -141,7 +136,7 @@ def test_python_and_html_are_valid_as_they_stand_in_the_template():
         if not path.is_file() or "__pycache__" in path.parts:
             continue
         text = path.read_text(encoding="utf-8")
-        if path.suffix in {".py", ".html", ".css", ".js", ".svg"}:
+        if path.suffix in {".py", ".sh", ".html", ".css", ".js", ".svg"}:
             assert "cookiecutter." not in text, path
             if path.suffix == ".py":
                 compile(text, str(path), "exec")

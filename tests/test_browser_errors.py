@@ -14,7 +14,14 @@ from support.browser import (
     tokens,
 )
 from support.processes import wait_for
+from support.pythons import quick_variants
 from support.servers import execute
+
+# Chromium gives up a request when Docker makes a network.
+pytestmark = [
+    pytest.mark.xdist_group("network"),
+    pytest.mark.parametrize("variant", quick_variants(), indirect=True),
+]
 
 
 def test_a_form_without_its_cookie_says_so_where_the_visitor_is(chromium, live_site):
@@ -133,7 +140,6 @@ def test_without_a_database_pages_say_so_and_come_back(chromium, live_site):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("variant", ["6.1"], indirect=True)
 def test_a_job_that_fails_is_tried_again_and_then_by_the_visitor(page, live_site):
     page.goto("/")
     # A worker that cannot sleep so long raises in every attempt.

@@ -4,6 +4,13 @@ import pytest
 from playwright.sync_api import expect
 from support.browser import button, start_job, tokens
 from support.processes import wait_for
+from support.pythons import quick_variants
+
+# Chromium gives up a request when Docker makes a network.
+pytestmark = [
+    pytest.mark.xdist_group("network"),
+    pytest.mark.parametrize("variant", quick_variants(), indirect=True),
+]
 
 
 def focus(page):

@@ -2,8 +2,16 @@
 
 import re
 
+import pytest
 from playwright.sync_api import expect
 from support.browser import browse, button, check_accessibility, frozen, generate, start_job, tokens
+from support.pythons import quick_variants
+
+# Chromium gives up a request when Docker makes a network.
+pytestmark = [
+    pytest.mark.xdist_group("network"),
+    pytest.mark.parametrize("variant", quick_variants(), indirect=True),
+]
 
 FIRST_PAGE = 30_000  # bytes transferred, htmx included
 

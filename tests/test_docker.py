@@ -15,7 +15,7 @@ from support.http import Visitor
 from support.processes import answers, wait_for
 
 # One at a time: they share the engine's cache, and two of them would share two cores.
-pytestmark = pytest.mark.xdist_group("docker")
+pytestmark = pytest.mark.xdist_group("network")
 
 SITE = {"clock", "web", "worker"}
 SERVICES = SITE | {"db", "redis"}
@@ -323,7 +323,7 @@ def test_the_bytecode_is_compiled(image):
 
 def test_no_secret_is_in_the_images(project, image):
     key = re.search(r"^SECRET_KEY=(.+)$", (project.site / ".env").read_text(), re.M)[1]
-    for name in (image, f"{project.name}-dev"):
+    for name in (image, f"site-dev:{project.name}"):
         assert key not in docker("history", "--no-trunc", name)
         assert "SECRET_KEY" not in json.dumps(inspect(name, "Config.Env"))
         search = f"grep -rlF {key} /app /venv /tmp /root /home; find / -xdev -name '.env*'"

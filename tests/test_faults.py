@@ -22,12 +22,12 @@ import redis
 from support.commands import edit
 from support.faults import ASKED, Outcome, Stack, Visitors, cookie_of, kill, post, run
 from support.processes import answers, wait_for
-from support.pythons import site_environment
+from support.pythons import newest_django, site_environment
 from support.servers import Postgres
 
 AT_ONCE = 5  # faults; more would only wait for the processor
 
-pytestmark = pytest.mark.xdist_group("faults")
+pytestmark = [pytest.mark.xdist_group("faults"), pytest.mark.alone]
 
 # --- The faults: each returns once the fault itself is over ----------------------------------
 
@@ -242,8 +242,8 @@ def break_jobs(site):
 @pytest.fixture(scope="module")
 def newest(bake_session):
     """A site with the default answers, with its static files, and its environment."""
-    site = bake_session(create_git_repo=False)
-    bin_folder = site_environment(site, "6.1")
+    site = bake_session(django_version=newest_django(), create_git_repo=False)
+    bin_folder = site_environment(site, newest_django())
     subprocess.run(
         [bin_folder / "python", "manage.py", "collectstatic", "--no-input"],
         cwd=site, env=os.environ | {"DEBUG": "false"}, check=True, capture_output=True,

@@ -5,7 +5,13 @@ import re
 
 import pytest
 from support.heroku import SECRET_KEY
-from support.pythons import site_environment
+from support.pythons import quick_variants, site_environment
+
+# One set of dynos for all of them.
+pytestmark = [
+    pytest.mark.xdist_group("heroku"),
+    pytest.mark.parametrize("variant", quick_variants(), indirect=True),
+]
 
 
 def test_a_first_push_builds_without_any_config(slug):

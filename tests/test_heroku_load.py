@@ -8,7 +8,14 @@ import pytest
 import redis as redis_client
 from support.heroku import App, Browser, address_of, port_of
 from support.processes import wait_for
+from support.pythons import quick_variants
 from support.servers import Redis
+
+pytestmark = [
+    pytest.mark.alone,
+    pytest.mark.xdist_group("heroku"),
+    pytest.mark.parametrize("variant", quick_variants(), indirect=True),
+]
 
 PLAN_LIMIT = 20  # connections, of heroku-postgresql:essential-0 and of heroku-redis:mini
 

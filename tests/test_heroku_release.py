@@ -3,6 +3,13 @@
 import re
 
 import pytest
+from support.pythons import quick_variants
+
+# One set of dynos for all of them.
+pytestmark = [
+    pytest.mark.xdist_group("heroku"),
+    pytest.mark.parametrize("variant", quick_variants(), indirect=True),
+]
 
 
 def test_a_release_names_each_missing_thing_with_the_command_that_sets_it(slug):

@@ -7,6 +7,13 @@ import pytest
 import redis as redis_client
 from support.heroku import HOST
 from support.processes import wait_for
+from support.pythons import quick_variants
+
+# One set of dynos for all of them.
+pytestmark = [
+    pytest.mark.xdist_group("heroku"),
+    pytest.mark.parametrize("variant", quick_variants(), indirect=True),
+]
 
 
 def test_http_is_redirected_to_https_once(browser):
@@ -36,7 +43,7 @@ def test_the_request_id_is_in_the_access_log_and_in_djangos_lines(browser, dynos
     )
     (access,) = (line for line in lines if "status=404" in line)
     assert "method=GET path=/nothing-here " in access
-    assert any("logger=django.request" in line and "Not Found" in line for line in lines)
+    assert any("\tdjango.request\t" in line and "Not Found" in line for line in lines)
 
 
 def test_nobody_can_forge_a_line_of_the_log(browser, dynos):
@@ -66,7 +73,7 @@ def test_connections_that_redis_closed_for_being_idle_are_opened_again(browser, 
     wait_for(lambda: server.info("clients")["connected_clients"] <= 4)
     browser.generate_in_background()
     wait_for(lambda: len(browser.tokens()) == 2)
-    assert "level=ERROR" not in dynos["web"].output[seen:]
+    assert "\tERROR\t" not in dynos["web"].output[seen:]
     assert "failed" not in dynos["clock"].output
 
 

@@ -24,11 +24,10 @@ from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 from support.commands import cookiecutter as run_cookiecutter
 from support.commands import run
-from support.pythons import site_environment
+from support.pythons import newest_django, site_environment
 from support.template import (
     CHOICES,
     DEFAULTS,
-    DJANGO_VERSIONS,
     SOURCE,
     TEMPLATE,
     check_tree,
@@ -280,13 +279,14 @@ def test_a_site_with_hostile_answers_lints_and_shows_its_name(part, tmp_path):
             words.append(pieces.pop())
         given[question] = " ".join(words).strip()
     given |= {"project_slug": ["null", "y"][part], "license": LICENSES[part]}
+    given["django_version"] = newest_django()
     config = tmp_path / "config.yaml"
     config.write_text(yaml.safe_dump({"default_context": given}))
     done = run_cookiecutter(tmp_path, "--no-input", "--config-file", str(config))
     assert done.returncode == 0, done.stderr
     site = tmp_path / given["project_slug"]
     check_baked(site, given)
-    bin_ = site_environment(site, DJANGO_VERSIONS[0])
+    bin_ = site_environment(site, newest_django())
     run(bin_ / "ruff", "check", "--no-cache", ".", site=site)
     run(bin_ / "ruff", "format", "--no-cache", "--check", ".", site=site)
     run(bin_ / "python", "manage.py", "check", site=site)

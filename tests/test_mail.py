@@ -6,7 +6,7 @@ from support.http import Visitor
 from support.mail import MailServer, make_certificate
 from support.processes import Process, free_port, wait_for
 from support.procfile import production, read_procfile
-from support.pythons import site_environment
+from support.pythons import newest_django, site_environment
 
 SEND = (
     "from django.core.mail import send_mail; send_mail('Hello', 'Text', None, ['you@example.org'])"
@@ -63,7 +63,7 @@ urlpatterns = [path("broken/", page), path("", include("config.urls"))]
 @pytest.fixture
 def broken(bake):
     """A site with a page that fails."""
-    site = bake()
+    site = bake(django_version=newest_django())
     (site / "broken.py").write_text(BROKEN)
     (site / "config/broken_settings.py").write_text(
         'from config.settings import *\nROOT_URLCONF = "broken"\n'
@@ -73,7 +73,7 @@ def broken(bake):
 
 def test_a_worker_mails_the_errors_of_pages_when_the_server_is_there(broken, redis, tmp_path):
     """While the mail server refuses or is down, visitors notice nothing and the mail waits."""
-    bin_folder = site_environment(broken, "6.1")
+    bin_folder = site_environment(broken, newest_django())
     server = MailServer()
     environment = production(
         bin_folder,

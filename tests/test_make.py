@@ -1,17 +1,14 @@
-"""`make dev` in the site and `make demo` in the template, as a newcomer runs them."""
+"""The make targets of a site, and those of the template that no other module runs."""
 
 import os
 import re
-import shutil
 import socket
 import subprocess
 
-import pytest
 from support.commands import check_walk, edit, interrupt, make, wait_for_start
 from support.http import Visitor
-from support.processes import cannot_run, wait_for
-from support.pythons import find_pythons
-from support.template import TEMPLATE, copy_template
+from support.processes import wait_for
+from support.template import TEMPLATE
 
 
 def test_dev_carries_its_own_queue_and_keeps_the_data(developed, tmp_path):
@@ -94,45 +91,3 @@ def test_a_missing_env_file_is_made_with_a_fresh_key(developed):
         line.partition("=")[0] for line in old.splitlines()
     ]
     assert new != old
-
-
-@pytest.mark.slow
-def test_demo_works_on_a_fresh_clone_with_an_empty_home(tmp_path):
-    clone = copy_template(tmp_path / "a clone")
-    home = tmp_path / "home"
-    home.mkdir()
-    process, address = make(clone, "demo", tmp_path / "log", HOME=str(home))
-    with process:
-        visitor = check_walk(address, process)
-        interrupt(process)
-    with process:
-        wait_for_start(address, process)
-        assert len(visitor.tokens()) == 2
-        interrupt(process)
-
-
-PROGRAMS = """
-cat chmod dirname env expand find git grep id ls make mkdir od rm sed sh touch tr uname
-"""
-
-
-@pytest.mark.slow
-def test_demo_bakes_the_lts_where_python_is_older(tmp_path):
-    """On a PATH with Python 3.11 alone, and a .python-version that pyenv could not follow."""
-    pythons = find_pythons()
-    if (3, 11) not in pythons:
-        cannot_run("no Python 3.11 was found")
-    clone = copy_template(tmp_path / "clone")
-    programs = tmp_path / "bin"
-    programs.mkdir()
-    for name in PROGRAMS.split():
-        if found := shutil.which(name):
-            (programs / name).symlink_to(found)
-    (programs / "python3").symlink_to(pythons[3, 11])
-    process, address = make(
-        clone, "demo", tmp_path / "log", PATH=str(programs), PYENV_ROOT=str(tmp_path)
-    )
-    with process:
-        check_walk(address, process)
-        interrupt(process)
-    assert "rendering with Django 5.2 LTS" in process.output

@@ -14,12 +14,13 @@ from support import procfile
 from support.http import Visitor
 from support.million import MILLION_TOKENS
 from support.processes import Process, answers, free_port, wait_for
+from support.pythons import newest_django
 from support.servers import execute
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.xdist_group("plans"),
-    pytest.mark.parametrize("variant", ["6.1"], indirect=True),
+    pytest.mark.parametrize("variant", [newest_django()], indirect=True),
 ]
 
 EXPLAIN = """

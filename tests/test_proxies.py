@@ -6,7 +6,7 @@ from contextlib import closing
 
 import pytest
 from support.processes import Process, answers, free_port, wait_for
-from support.pythons import site_environment
+from support.pythons import newest_django, site_environment
 
 # What Python sees where the kernel has no IPv6.
 NO_IPV6 = """
@@ -24,12 +24,12 @@ socket.socket = Socket
 
 @pytest.fixture(scope="module")
 def site(bake_session):
-    return bake_session(create_git_repo=False)
+    return bake_session(django_version=newest_django(), create_git_repo=False)
 
 
 @pytest.fixture(scope="module")
 def site_bin(site):
-    return site_environment(site, "6.1")
+    return site_environment(site, newest_django())
 
 
 @pytest.fixture(scope="module")

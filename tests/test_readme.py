@@ -16,16 +16,17 @@ WORDS_PER_MINUTE = 200
 
 # Who runs the commands of the READMEs: each must match a pattern here.
 COMMANDS = {
-    r"make (demo|dev|\.env)": "tests/test_make.py",
+    r"make (demo|dev|\.env)": "tests/test_demo.py, tests/test_make.py",
     r"make (deps|lint|format|shell)": "here",
     r"make test( SLOW=1)?": ".ci/run, and tests/test_site.py for the site",
     r"\.venv/bin/python manage\.py makemigrations": "here",
     r"\.venv/bin/python manage\.py createsuperuser": "tests/support/browser.py",
     r"uvx (cookiecutter|cruft) .*": "tests/test_cookiecutter.py, tests/test_cruft.py",
     r"docker (push|secret|service|stack|swarm) .*": "tests/test_scale.py, without a registry",
-    r"openssl rand .*": "tests/test_scale.py, with another key",
+    r"openssl rand .*": "tests/test_scale.py and tests/test_deploy_releases.py, with another key",
     r"docker .*": "tests/test_docker.py",
-    r"make (deploy|backup|restore .*)": "tests/test_production.py",
+    r"make (deploy|rollback.*|backup.*|restore .*)": "tests/test_deploy_*.py",
+    r"cp secrets/.*": "tests/test_deploy_releases.py, as the change that it makes",
     r"make up": "tests/test_docker.py, as the command that it stands for",
     r"python manage\.py rqstats": "tests/test_site.py",
     r"(heroku|git) .*": "tests/test_heroku_*.py",

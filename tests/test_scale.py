@@ -15,7 +15,7 @@ from support.http import Visitor
 from support.processes import answers, cannot_run, wait_for
 
 # One at a time, see test_docker.py.
-pytestmark = [pytest.mark.xdist_group("docker"), pytest.mark.slow]
+pytestmark = [pytest.mark.xdist_group("network"), pytest.mark.alone, pytest.mark.slow]
 
 COMMANDS = {
     "web": [],

@@ -7,6 +7,13 @@ import socket
 
 import pytest
 from support.heroku import SECRET_KEY, Browser, address_of, log_in
+from support.pythons import quick_variants
+
+# One set of dynos for all of them.
+pytestmark = [
+    pytest.mark.xdist_group("heroku"),
+    pytest.mark.parametrize("variant", quick_variants(), indirect=True),
+]
 
 YEAR = 60 * 60 * 24 * 365
 

@@ -14,7 +14,7 @@ from jobs.queue import State
 
 @pytest.fixture(autouse=True)
 def _redis():
-    """Start each test with an empty Redis, and without what this process knows of the last."""
+    """Start each test with an empty Redis, and forget what this process knew about the last one."""
     cache.get_master_client().flushdb()
     State.silent_until = State.counts_until = 0.0
     State.counts = {}
@@ -27,7 +27,7 @@ def queue():
 
 @pytest.fixture
 def work():
-    """Return a function that runs the jobs in the queue, then returns."""
+    """Return a function that runs all jobs in the queue."""
 
     class Worker(SimpleWorker):
         death_penalty_class = TimerDeathPenalty
@@ -48,7 +48,7 @@ def no_redis(monkeypatch):
 
 
 class Bomb:
-    """Explodes when it is unpickled."""
+    """Raises when it is unpickled."""
 
     exploded = False
 

@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import sys
+import time
 
 from gunicorn.glogging import Logger
 
@@ -58,8 +59,23 @@ access_log_format = (
 )
 
 
-class AccessLogger(Logger):
-    """Collects what the line above needs. Gunicorn's own copies all headers and variables."""
+class SiteLogger(Logger):
+    """Logs in the form of config/settings.py, and no health checks.
+
+    It collects only what the line above needs: gunicorn's own copies all headers and variables.
+    """
+
+    error_fmt = access_fmt = "%(asctime)s.%(msecs)03dZ\t%(levelname)s\t%(name)s\t%(message)s"
+    datefmt = "%Y-%m-%dT%H:%M:%S"
+
+    def setup(self, cfg):
+        super().setup(cfg)
+        for handler in self.error_log.handlers + self.access_log.handlers:
+            handler.formatter.converter = time.gmtime
+
+    def access(self, response, request, environ, duration):
+        if request.path not in ("/healthz", "/readyz"):
+            super().access(response, request, environ, duration)
 
     def atoms(self, response, request, environ, duration):
         return {
@@ -70,12 +86,15 @@ class AccessLogger(Logger):
             "bytes": response.sent,
             "ms": duration.total_seconds() * 1000,
             "id": dict(response.headers).get("X-Request-ID", "-"),
-            "from": environ.get("REMOTE_ADDR", "-"),
+            # The last address is the one that the nearest proxy saw.
+            "from": environ.get("HTTP_X_FORWARDED_FOR", environ.get("REMOTE_ADDR", "-"))
+            .rpartition(",")[2]
+            .strip(),
             "agent": environ.get("HTTP_USER_AGENT", "-"),
         }
 
 
-logger_class = AccessLogger
+logger_class = SiteLogger
 
 # With it, gunicorn does not count what it sends.
 sendfile = False
@@ -84,6 +103,27 @@ sendfile = False
 def when_ready(server):
     # What the workers share stays shared: the collector would write a mark to every object.
     gc.freeze()
+
+
+# Seconds for a whole body. Heroku's router waits for the header, but passes a body on as it comes:
+# a visitor who sends a byte now and then would hold a thread for as long as they like. (Caddy, on
+# a machine of your own, waits for the body as well.)
+BODY_SECONDS = 15
+
+
+def pre_request(worker, request):
+    connection, read = request.unreader.sock, request.unreader.chunk
+    end = time.monotonic() + BODY_SECONDS
+
+    def read_in_time(size=None):
+        connection.settimeout(max(end - time.monotonic(), 0.001))
+        return read(size)
+
+    request.unreader.chunk = read_in_time
+
+
+def post_request(worker, request, environ, response):
+    del request.unreader.chunk  # the connection may carry another request
 
 
 # Seconds that the workers go on after SIGTERM while /healthz fails, until the proxy has noticed it

@@ -10,7 +10,7 @@ def main():
     try:
         from django.core.management import execute_from_command_line
     except ImportError:
-        sys.exit("Django is not installed here: `make install`, then .venv/bin/python manage.py")
+        sys.exit("Django is not installed: run `make install`, then .venv/bin/python manage.py")
     execute_from_command_line(sys.argv)
 
 

@@ -9,15 +9,20 @@ http        `Visitor`, the one HTTP client
 procfile    `read_procfile`, `production`, its environment
 browser     what people do in Chromium; fixtures `chromium`, `live_site`, `page`
 heroku      Heroku, played here; fixtures `slug`, `app`, `dynos`, `browser`
+plan        which tests run beside which, and what a run says of itself
 faults      `Stack`, the Procfile's processes, kept alive; what becomes of jobs under a fault
 docker      `docker`; `Project`, a site in Compose; fixtures `engine`, `project`
 production  `Production`, a site behind Caddy in Docker; fixture `production`
 
 Fixtures are in conftest.py: `bake(**answers)` is pytest-cookies' `cookies` and raises what the bake
 raised, `bake_session` its `cookies_session`; `site` is baked for each `variant` of Django.
+Chromium and Docker's networks are in one xdist_group, since they cannot bear each other; what loads
+the machine or counts seconds is marked `alone`.
 """
+
+from pathlib import Path
 
 import pytest
 
-# Those that are no plugins.
-pytest.register_assert_rewrite("support.commands", "support.http", "support.template")
+modules = (path.stem for path in Path(__file__).parent.glob("*.py"))
+pytest.register_assert_rewrite(*(f"{__name__}.{module}" for module in modules))

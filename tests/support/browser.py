@@ -23,7 +23,7 @@ expect.set_options(timeout=20_000)
 def chromium():
     program = shutil.which("chromium") or shutil.which("google-chrome")
     if not program:
-        cannot_run("chromium is not installed: see tests/install-servers")
+        cannot_run("chromium is not installed: see scripts/install-servers")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=program,

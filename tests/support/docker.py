@@ -106,7 +106,7 @@ class Project:
 
     def down(self):
         self.compose("down", "--volumes", "--remove-orphans")
-        docker("image", "rm", f"{self.name}-dev", check=False)
+        docker("image", "rm", f"site-dev:{self.name}", check=False)
 
     def states(self):
         """Return service -> state of its container (the last one's), as `docker ps` has it."""

@@ -26,15 +26,17 @@ def cannot_run(reason):
     (pytest.fail if CI else pytest.skip)(reason)
 
 
-def find_program(name, *folders):
-    """Return the path of a program on PATH or in the folders (patterns), the newest one."""
-    found = shutil.which(name)
-    if found:
-        return found
+def locate(name, *folders):
+    """Return the path of a program on PATH or in the folders (patterns), the newest, or None."""
     candidates = [path for folder in folders for path in Path("/").glob(f"{folder[1:]}/{name}")]
-    if not candidates:
-        cannot_run(f"{name} is not installed: see tests/install-servers")
-    return str(max(candidates))
+    return shutil.which(name) or (str(max(candidates)) if candidates else None)
+
+
+def find_program(name, *folders):
+    """Return the path of a program as `locate` does; without it the test cannot run."""
+    return locate(name, *folders) or cannot_run(
+        f"{name} is not installed: see scripts/install-servers"
+    )
 
 
 # Below those that the system hands out by itself. Each worker of pytest-xdist has its own share,

@@ -14,11 +14,15 @@ from support.docker import ENVIRONMENT, Project, docker
 from support.http import Visitor
 from support.processes import free_port, wait_for
 
-# Free ports, short jobs, and a health check of Caddy that needs no wget: Debian's has none.
+SITE = {"web-a", "web-b", "worker", "clock"}
+SERVICES = SITE | {"caddy", "db", "redis"}
+
+# This machine's own address, short jobs, and a health check of Caddy that needs no wget: Debian's
+# has none.
 OVERRIDE = """
 services:
   caddy:
-    ports: !override ["127.0.0.1:{http}:80", "127.0.0.1:{https}:443"]
+    ports: !override ["127.0.0.1:${HTTP_PORT}:80", "127.0.0.1:${HTTPS_PORT}:443"]
     healthcheck:
       test: wget -q --spider http://127.0.0.1:2019/config/ || bash -c '< /dev/tcp/127.0.0.1/2019'
   web-a: &web
@@ -34,14 +38,19 @@ services:
 class Production(Project):
     """A baked site in production on this machine, as `make deploy` puts it there."""
 
-    def __init__(self, bake, files="deploy/compose.yaml"):
+    def __init__(self, bake, files="deploy/compose.yaml", domain="localhost"):
         super().__init__(bake)
         self.name += "-production"
+        self.http_port = free_port()
         self.port = free_port()
-        override = OVERRIDE.format(http=free_port(), https=self.port)
-        (self.site / "test.yaml").write_text(override)
+        (self.site / "test.yaml").write_text(OVERRIDE)
         with (self.site / ".env").open("a") as env:
-            env.write(f"COMPOSE_FILE={files}:test.yaml\n")
+            env.write(
+                f"COMPOSE_FILE={files}:test.yaml\nDOMAIN={domain}\n"
+                f"HTTP_PORT={self.http_port}\nHTTPS_PORT={self.port}\n"
+            )
+        # As a clone under a strict umask has them.
+        subprocess.run(["chmod", "-R", "go=", self.site], check=True)
 
     def make(self, *arguments, check=True):
         done = subprocess.run(
@@ -64,10 +73,28 @@ class Production(Project):
 
     def down(self):
         self.compose("down", "--volumes", "--remove-orphans")
-        label = f"label=com.docker.compose.project={self.name}"
-        images = docker("image", "ls", "--quiet", "--filter", label).split()
+        images = docker("image", "ls", "--quiet", self.name).split()
         if images:
             docker("image", "rm", "--force", *sorted(set(images)), check=False)
+
+    @property
+    def live(self):
+        """The name of the release that is live."""
+        return (self.site / "deploy/.env").read_text().strip().removeprefix("RELEASE=")
+
+    @property
+    def image(self):
+        return f"{self.name}:live"
+
+    def releases(self):
+        """Return the tags of the images, the newest first."""
+        tags = docker("image", "ls", "--format", "{{.Tag}}", self.name).split()
+        return sorted(set(tags) - {"live"}, reverse=True)
+
+    def sql(self, statement, database="site"):
+        """Return what the superuser of Postgres gets, unformatted."""
+        options = ["--username=postgres", "--tuples-only", "--no-align", "--command", statement]
+        return self.exec("db", "psql", *options, database)
 
     def visitor(self, keep_alive=True):
         """Return a visitor over HTTPS who verifies the certificate."""
@@ -88,7 +115,7 @@ class Production(Project):
     def troubles(self):
         """Return what the proxy and the site have logged of failed requests and health checks."""
         logs = self.compose("logs", "--no-color", "--timestamps", "caddy", "web-a", "web-b")
-        return "\n".join(re.findall(r".*(?:level=ERROR|status=5|health|\"error\").*", logs))
+        return "\n".join(re.findall(r".*(?:\tERROR\t|status=5|health|\"error\").*", logs))
 
     def pending(self):
         return int(self.shell("print(Token.objects.pending().count())"))

@@ -3,49 +3,72 @@
 import fcntl
 import hashlib
 import os
-import pwd
-import shutil
 import subprocess
 import sys
+import tomllib
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
+import jinja2
+import pytest
+
 from support.processes import cannot_run
-from support.template import TEMPLATE
+from support.template import DEFAULTS, DJANGO_VERSIONS, TEMPLATE
 
 CACHE = TEMPLATE / ".cache"
-PYTHON_FLOOR = {"6.1": (3, 12), "5.2": (3, 11)}
+HOME = os.environ.get("HOME", "")  # not the one that the tests get
 
 
+def version(text):
+    return tuple(map(int, text.split(".")))
+
+
+# The oldest Python that the template runs on, as text, and a site of each Django.
+PROJECT = tomllib.loads((TEMPLATE / "pyproject.toml").read_text())["project"]
+FLOOR = PROJECT["requires-python"].removeprefix(">=")
+RULE = jinja2.Template(DEFAULTS["__python_floor"])
+SITE_FLOOR = {
+    django: jinja2.Template(DEFAULTS["__python_floor"]).render(
+        cookiecutter={"django_version": django}
+    )
+    for django in DJANGO_VERSIONS
+}
+
+
+@cache
 def find_pythons():
-    """Return the interpreters of this machine that run, by version, like {(3, 13): path}.
-
-    They are looked for on PATH, among uv's and in pyenv's folder. Each one is asked for its
-    version, because a shim of pyenv may stand for an interpreter that is not there.
-    """
-    pyenv = Path(os.environ.get("PYENV_ROOT") or Path(pwd.getpwuid(os.getuid()).pw_dir, ".pyenv"))
-    candidates = [
-        sys.executable,
-        *filter(None, (shutil.which(f"python3.{minor}") for minor in range(11, 16))),
-        *map(str, pyenv.glob("versions/3.*/bin/python3")),
-    ]
-    uv = subprocess.run(
-        [Path(sys.executable).with_name("uv"), "python", "list", "--only-installed"],
+    """Return the interpreters of this machine that run, by version, like {(3, 13): path}."""
+    found = subprocess.run(
+        [TEMPLATE / "scripts/find-python", FLOOR],
+        env=os.environ | {"HOME": HOME},
         capture_output=True,
         text=True,
     )
-    candidates += [line.split()[1] for line in uv.stdout.splitlines()]
     pythons = {}
-    for candidate in candidates:
+    for python in [sys.executable, *found.stdout.splitlines()]:
         asked = subprocess.run(
-            [candidate, "-c", "import sys; print(*sys.version_info[:2], sys._base_executable)"],
+            [python, "-c", "import sys; print(*sys.version_info[:2], sys._base_executable)"],
+            check=True,
             capture_output=True,
             text=True,
         )
-        if asked.returncode == 0:
-            major, minor, executable = asked.stdout.strip().split(" ", 2)
-            pythons.setdefault((int(major), int(minor)), executable)
+        major, minor, executable = asked.stdout.strip().split(" ", 2)
+        pythons.setdefault((int(major), int(minor)), executable)
     return pythons
+
+
+def newest_django():
+    """Return the newest Django on offer that an interpreter of this machine can run."""
+    newest_python = max(find_pythons())
+    return next(d for d in DJANGO_VERSIONS if version(SITE_FLOOR[d]) <= newest_python)
+
+
+def quick_variants():
+    """Return what to parametrize `variant` with: the newest Django, and slowly the others."""
+    newest = newest_django()
+    others = [django for django in DJANGO_VERSIONS if django != newest]
+    return [newest, *(pytest.param(django, marks=pytest.mark.slow) for django in others)]
 
 
 @contextmanager
@@ -72,23 +95,20 @@ def environment_of(requirements, python, plain_pip=False):
             subprocess.run([*pip, "install", "--requirement", requirements], check=True)
             (venv / "installed").touch()
         elif not (venv / "installed").exists():
-            uv = Path(sys.executable).with_name("uv")
-            subprocess.run([uv, "venv", "--quiet", "--clear", "--python", python, venv], check=True)
-            subprocess.run(
-                [uv, "pip", "sync", "--quiet", "--python", venv, requirements], check=True
-            )
+            # Whom the system trusts, as pip does.
+            uv = [Path(sys.executable).with_name("uv"), "--quiet", "--system-certs"]
+            subprocess.run([*uv, "venv", "--clear", "--python", python, venv], check=True)
+            subprocess.run([*uv, "pip", "sync", "--python", venv, requirements], check=True)
             (venv / "installed").touch()
     return venv / "bin"
 
 
 def site_environment(site, django_version, requirements="requirements-dev.txt", plain_pip=False):
     """Return the bin folder of an environment for the site, on the newest Python there is."""
+    floor = SITE_FLOOR[django_version]
     pythons = {
-        version: path
-        for version, path in find_pythons().items()
-        if PYTHON_FLOOR[django_version] <= version <= (3, 14)
+        found: path for found, path in find_pythons().items() if version(floor) <= found <= (3, 14)
     }
     if not pythons:
-        floor = ".".join(map(str, PYTHON_FLOOR[django_version]))
         cannot_run(f"Django {django_version} needs Python {floor} or newer: none was found")
     return environment_of(site / requirements, pythons[max(pythons)], plain_pip)

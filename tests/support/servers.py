@@ -33,6 +33,7 @@ class Redis(Process):
         return self
 
 
+POSTGRES_FOLDERS = ["/usr/lib/postgresql/*/bin", "/opt/homebrew/opt/postgresql*/bin"]
 READY = "database system is ready to accept connections"
 
 
@@ -41,9 +42,8 @@ class Postgres(Process):
 
     def __init__(self, folder, *options):
         self.port = free_port()
-        folders = ["/usr/lib/postgresql/*/bin", "/opt/homebrew/opt/postgresql*/bin"]
-        self.initdb = find_program("initdb", *folders)
-        server = find_program("postgres", *folders)
+        self.initdb = find_program("initdb", *POSTGRES_FOLDERS)
+        server = find_program("postgres", *POSTGRES_FOLDERS)
         # Not in `folder`: pytest keeps its folders to one user, who may not be the server's.
         self.data = Path(tempfile.mkdtemp(prefix="postgres-"))
         settings = {

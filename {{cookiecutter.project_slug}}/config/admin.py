@@ -1,4 +1,4 @@
-"""The admin's name, and the RQ dashboard in it."""
+"""The admin's title, and the RQ dashboard in it."""
 
 from functools import wraps
 
@@ -15,7 +15,7 @@ from config.project import SITE_NAME, csp_override
 
 admin.site.site_title = admin.site.site_header = SITE_NAME
 
-# The dashboard's pages carry inline scripts and styles.
+# The dashboard's pages have inline scripts and styles.
 DASHBOARD_CSP = {
     "default-src": ["'self'"],
     "script-src": ["'self'", "'unsafe-inline'"],
@@ -28,10 +28,10 @@ DASHBOARD_CSP = {
 
 
 def protect(view):
-    """Open a view of the dashboard to those with the permission `django_rq.admin` only.
+    """Require the permission `django_rq.admin` for a view of the dashboard.
 
-    By itself django-rq hides no more than the link to it from other staff, and raises for a job
-    or a worker that is gone and for an add-on that is not installed.
+    django-rq itself only hides the link from other staff. It also raises if a queue, a job or a
+    worker is not there or an add-on is not installed: that becomes a 404.
     """
 
     @wraps(view)
@@ -40,7 +40,7 @@ def protect(view):
             raise PermissionDenied
         try:
             return view(request, *args, **kwargs)
-        except (AssertionError, ImproperlyConfigured, NoSuchJobError) as error:
+        except (AssertionError, ImproperlyConfigured, LookupError, NoSuchJobError) as error:
             raise Http404(str(error)) from error
 
     return csp_override(DASHBOARD_CSP)(wrapper)
@@ -51,7 +51,7 @@ admin.site.unregister(Dashboard)
 
 @admin.register(Dashboard)
 class DashboardAdmin(QueueAdmin):
-    """The RQ dashboard, behind its permission."""
+    """The RQ dashboard, for those with its permission."""
 
     def get_urls(self):
         urls = super().get_urls()
@@ -61,7 +61,7 @@ class DashboardAdmin(QueueAdmin):
 
 
 class BoundedPaginator(Paginator):
-    """Ends a list after its first 1000 rows: to count a million would read them all."""
+    """Ends a list after 1000 rows, because counting a million rows reads them all."""
 
     @cached_property
     def count(self):

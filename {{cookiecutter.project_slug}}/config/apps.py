@@ -3,14 +3,14 @@ from rq.serializers import DefaultSerializer, JSONSerializer
 
 
 class SiteConfig(AppConfig):
-    """What the whole site needs, whichever apps it has."""
+    """What the site needs, whatever apps it has."""
 
     name = "config"
 
     def ready(self):
         from config import checks  # noqa: F401  (registers them)
 
-        # The dashboard names no serializer when it shows a busy worker: RQ's default, pickle, could
-        # not read its job, and would run whatever code somebody put there.
+        # The dashboard reads a busy worker's job with RQ's default serializer. That is pickle: it
+        # cannot read these jobs, and would run any code that somebody put into Redis.
         DefaultSerializer.dumps = JSONSerializer.dumps
         DefaultSerializer.loads = JSONSerializer.loads

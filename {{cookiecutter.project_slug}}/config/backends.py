@@ -1,4 +1,4 @@
-"""Logins, closed to whoever guesses passwords."""
+"""Logins, with a limit on wrong passwords."""
 
 from contextlib import suppress
 
@@ -10,17 +10,17 @@ from redis.exceptions import RedisError
 from config.throttle import Throttle, client_address
 
 PERIOD = 15 * 60  # seconds
-# By name and address, so that nobody can lock out the owner of a name from elsewhere.
+# By name and address, so that nobody can lock out a user from another address.
 BY_NAME = Throttle("login-name", 5, PERIOD)
-# Wrong passwords for any names: to compare one takes a good part of a second.
+# Wrong passwords for any names: each comparison takes a large part of a second.
 BY_ADDRESS = Throttle("login", 50, PERIOD)
 
 
 class ThrottledBackend(ModelBackend):
-    """Django's backend, which looks at no password of a client that has tried too often.
+    """Django's backend, but it does not check the password of a client that tried too often.
 
-    A backend, so that it covers every login form: it raises ValidationError, which forms show. An
-    attempt counts before its password is compared, so that those at the same time count as well.
+    As a backend it covers every login form: it raises ValidationError, which forms show. An attempt
+    is counted before its password is checked, so simultaneous attempts count too.
     """
 
     def authenticate(self, request, **credentials):
@@ -31,9 +31,9 @@ class ThrottledBackend(ModelBackend):
         try:
             allowed = BY_NAME.allows(name, address) and BY_ADDRESS.allows(address)
         except RedisError as error:
-            raise ValidationError("Nobody can log in just now. Try again in a minute.") from error
+            raise ValidationError("Nobody can log in right now. Try again in a minute.") from error
         if not allowed:
-            raise ValidationError("Too many attempts. Try again in a quarter of an hour.")
+            raise ValidationError("Too many attempts. Try again in 15 minutes.")
         user = super().authenticate(request, **credentials)
         if user:
             with suppress(RedisError):
@@ -41,5 +41,5 @@ class ThrottledBackend(ModelBackend):
                 BY_ADDRESS.take_back(address)
         return user
 
-    # Django's asynchronous one would go past the throttle.
+    # Django's own asynchronous method would bypass the throttle.
     aauthenticate = sync_to_async(authenticate)

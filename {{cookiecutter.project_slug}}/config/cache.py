@@ -9,21 +9,21 @@ from redis.retry import Retry
 
 
 class RedisCache(DjangoRedisCache):
-    """Django's Redis cache, which also hands its connection to django-rq.
+    """Django's Redis cache, which also gives django-rq its connection.
 
-    With `USE_REDIS_CACHE`, django-rq asks the cache for its client by `get_master_client`, which
-    Django's backend lacks. So the queue has the cache's URL, TLS and timeouts.
+    With `USE_REDIS_CACHE`, django-rq calls the cache's `get_master_client`, which Django's backend
+    lacks. This way the queue uses the cache's URL, TLS options and timeouts.
     """
 
     def __init__(self, server, params):
-        # Once more, on a new connection, when one has gone stale or leads to what is a replica by
-        # now; but not when Redis hangs.
+        # Try again once, on a new connection, if the old one was stale or leads to a replica by now,
+        # but not if Redis hangs.
         stale = (exceptions.ConnectionError, exceptions.MasterDownError, exceptions.ReadOnlyError)
         retry = Retry(NoBackoff(), 1, supported_errors=stale)
         super().__init__(server, params | {"OPTIONS": {"retry": retry} | params.get("OPTIONS", {})})
 
     def get_master_client(self):
-        """Return the `redis.Redis` that writes go to."""
+        """Return the `redis.Redis` to write to."""
         return self._master_client
 
     @cached_property
@@ -31,9 +31,9 @@ class RedisCache(DjangoRedisCache):
         return self._cache.get_client(write=True)
 
     def count(self, key, period, by=1):
-        """Add to a number that is forgotten `period` seconds after it was made; return it.
+        """Add to a number and return it. It is forgotten `period` seconds after the first time.
 
-        In one round trip, where `add` and `incr` take three.
+        This takes one round trip; `add` and `incr` would take three.
         """
         key = self.make_and_validate_key(key)
         with self._master_client.pipeline() as pipeline:
@@ -42,7 +42,7 @@ class RedisCache(DjangoRedisCache):
             return pipeline.execute()[0]
 
     def clear(self):
-        """Delete the cache's keys. Django's own way would empty RQ's queue as well."""
+        """Delete the cache's keys only: Django's `clear` would empty RQ's queue as well."""
         for key in self._master_client.scan_iter(self.make_key("*")):
             self._master_client.delete(key)
         return True

@@ -1,17 +1,17 @@
-"""System checks: production never runs on the defaults of development."""
+"""System checks: production must not run on development's defaults."""
 
 from django.conf import settings
 from django.core.checks import Error, register
 
 from config.settings import env
 
-# Variable -> how to set it on Heroku.
+# Each variable, and how to set it on Heroku.
 REQUIRED = {
     "SECRET_KEY": 'heroku config:set SECRET_KEY="$(openssl rand -hex 32)"',
     "DATABASE_URL": "heroku addons:create heroku-postgresql:essential-0",
     "REDIS_URL": "heroku addons:create heroku-redis:mini",
 }
-# Where errors are to be mailed, or anything at all.
+# Needed if the site sends mail.
 REQUIRED_FOR_MAIL = {
     "EMAIL_URL": "heroku config:set EMAIL_URL=smtp+tls://user:password@host:587",
     "DEFAULT_FROM_EMAIL": "heroku config:set DEFAULT_FROM_EMAIL=site@example.org",
@@ -20,9 +20,9 @@ REQUIRED_FOR_MAIL = {
 
 @register
 def check_environment(**kwargs):
-    """Return an error for each variable that production needs and the environment lacks.
+    """Return an error for each variable that production needs but the environment lacks.
 
-    Production is wherever DEBUG is off, and Heroku always.
+    Production means that DEBUG is off, or that this is Heroku.
     """
     errors = []
     if settings.DEBUG and settings.HEROKU:

@@ -1,7 +1,7 @@
-"""The environment: what each variable must look like. A value that cannot work is refused by name.
+"""The environment: what each variable must look like. A bad value is refused, with its name.
 
-`env` reads it, or the file that NAME_FILE names (a Docker secret, for example); in development it
-reads `.env` as well, which the environment overrides.
+`env` reads a variable NAME, or the file that NAME_FILE names, such as a Docker secret. In
+development it also reads `.env`, but the environment wins.
 """
 
 import re
@@ -21,18 +21,18 @@ from config.mail import mail_settings
 
 env = FileAwareEnv(strip_whitespace=True)
 
-# What a Host header can match: no scheme, port, path or quotes; [::1], not ::1; xn--..., not ü.
+# What can match a Host header: no scheme, port, path or quotes; [::1], not ::1; xn--..., not ü.
 HOST = r"[a-z0-9-]+(\.[a-z0-9-]+)*|\[[0-9a-f:.]+\]"
 
 
 def read_env_file(path):
-    """Read `.env`, if there is one, and refuse the lines that Docker Compose reads differently."""
+    """Read `.env` if it exists. Refuse lines that Docker Compose would read differently."""
     if not path.exists():
         return
     try:
         lines = list(parse_stream(StringIO(path.read_text(encoding="utf-8-sig"))))
     except UnicodeDecodeError as error:
-        raise EnvError(".env is not UTF-8: save it as such") from error
+        raise EnvError(".env is not UTF-8: save it as UTF-8") from error
     for line in lines:
         text = line.original.string.strip()
         ambiguous = line.key and ("=" not in text or "$" in text or re.search(r"=\s*#", text))
@@ -45,7 +45,7 @@ def read_env_file(path):
 
 
 def items(value):
-    """Split a list at its commas, without spaces and empty items."""
+    """Split a list at its commas; drop spaces and empty items."""
     return [item.strip() for item in value.split(",") if item.strip()]
 
 
@@ -57,12 +57,12 @@ def parse_items(value):
 
 @env.parser_for("hosts")
 def parse_hosts(value):
-    """Return host names as ALLOWED_HOSTS has them: example.org, .example.org or *."""
+    """Return host names for ALLOWED_HOSTS: example.org, .example.org or *."""
     hosts = [host.lower() for host in items(value)]
     for host in hosts:
         if not re.fullmatch(rf"\*|\.?({HOST})", host):
             raise ValidationError(
-                f"{host} is no host name: write example.org, or .example.org for its subdomains "
+                f"{host} is not a host name: write example.org, or .example.org for its subdomains "
                 "too; no https://, port, slash or quotes"
             )
     return hosts
@@ -70,20 +70,20 @@ def parse_hosts(value):
 
 @env.parser_for("origins")
 def parse_origins(value):
-    """Return origins as CSRF_TRUSTED_ORIGINS has them: https://example.org."""
+    """Return origins for CSRF_TRUSTED_ORIGINS: https://example.org."""
     origins = [origin.lower() for origin in items(value)]
     for origin in origins:
         if not re.fullmatch(rf"https?://(\*\.)?({HOST})(:[0-9]+)?", origin):
             raise ValidationError(
-                f"{origin} is no origin: write https://example.org, with no slash at the end, path "
-                "or quotes"
+                f"{origin} is not an origin: write https://example.org, with no slash at the end, "
+                "path or quotes"
             )
     return origins
 
 
 @env.parser_for("networks")
 def parse_networks(value):
-    """Return addresses and networks, also as they look on a socket that has IPv4 within IPv6."""
+    """Return addresses and networks, each also in the form that an IPv6 socket gives IPv4."""
     networks = []
     for item in items(value):
         if item == "*":
@@ -106,13 +106,13 @@ def parse_networks(value):
 
 @env.parser_for("database")
 def parse_database(url, otherwise):
-    """Return Django's settings of the database at the URL, or else at the other one."""
+    """Return Django's settings for the database at the URL, or at `otherwise` if it is empty."""
     try:
         database = dj_database_url.parse(url or otherwise)
     except ValueError:
         database = {"ENGINE": "", "NAME": ""}
     engine = database["ENGINE"].rpartition(".")[2]
-    # With a slash too few, SQLite's database is one in memory.
+    # With one slash too few, SQLite would use a database in memory.
     if engine not in {"postgresql", "sqlite3"} or database["NAME"] in {"", ":memory:"}:
         raise ValidationError(
             "write it like postgres://user:password@host:5432/name or sqlite:////folder/file, "
@@ -123,7 +123,7 @@ def parse_database(url, otherwise):
 
 @env.parser_for("redis")
 def parse_redis(url):
-    """Return the URL, empty or with all that a connection needs."""
+    """Return the URL: empty, or with everything that a connection needs."""
     try:
         parts = urlsplit(url)
         ConnectionPool.from_url(url or "redis://").make_connection()  # connects to nothing yet
@@ -139,7 +139,7 @@ def parse_redis(url):
 
 @env.parser_for("mail")
 def parse_mail(url, otherwise):
-    """Return Django's settings of the mail server at the URL, or else at the other one."""
+    """Return Django's settings for the mail server at the URL, or at `otherwise` if it is empty."""
     try:
         return mail_settings(url or otherwise)
     except ValueError as error:
@@ -149,11 +149,11 @@ def parse_mail(url, otherwise):
 
 
 def address(value):
-    """Validate an email address, with or without a name before it."""
+    """Validate an email address, which may have a name before it."""
     try:
         validate_email(parseaddr(value)[1])
     except InvalidAddress as error:
-        raise ValidationError(f"{value} is no email address: write you@example.com") from error
+        raise ValidationError(f"{value} is not an email address: write you@example.com") from error
 
 
 @env.parser_for("addresses")
@@ -166,10 +166,10 @@ def parse_addresses(value):
 
 
 def between(lowest, highest):
-    """Return a validator of numbers."""
+    """Return a validator for numbers."""
 
     def validate(number):
-        if not lowest <= number <= highest:  # neither is "not a number"
+        if not lowest <= number <= highest:  # this refuses NaN too
             raise ValidationError(f"write a number from {lowest} to {highest}")
 
     return validate

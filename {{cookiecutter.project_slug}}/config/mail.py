@@ -1,27 +1,28 @@
-"""Mail: what EMAIL_URL means, and what no mail and no log may say."""
+"""Mail: what EMAIL_URL means, and what must not get into mails and logs."""
 
 import logging
 import re
+import time
 from urllib.parse import unquote, urlsplit
 
 import django
 
-# Scheme -> the port, and how the connection is encrypted.
+# For each scheme, the port and the encryption.
 SMTP = {
     "smtp": (25, {}),
     "smtp+tls": (587, {"use_tls": True}),  # STARTTLS
     "smtps": (465, {"use_ssl": True}),  # TLS from the first byte
 }
 
-# Where Postgres quotes a row in its error, up to the end of the error.
+# From where Postgres quotes a row in an error message to the end of that message.
 DETAIL = re.compile(r"^DETAIL:.*?(?=\n\n|\nTraceback |\Z)", re.MULTILINE | re.DOTALL)
 
 
 def mail_settings(url):
-    """Return Django's settings for sending mail as the URL says; raise ValueError if it says none.
+    """Return Django's settings for the mail server at the URL; raise ValueError for a bad URL.
 
-    The URL is `console:` or like `smtp+tls://user:password@host:587`. Django 6.1 calls the settings
-    MAILERS, older ones EMAIL_….
+    The URL is `console:`, or like `smtp+tls://user:password@host:587`. The settings are MAILERS in
+    Django 6.1, and EMAIL_HOST and so on before.
     """
     parts = urlsplit(url)
     if url == "console:":
@@ -49,7 +50,14 @@ def mail_settings(url):
 
 
 class Formatter(logging.Formatter):
-    """Leaves out the rows that Postgres quotes in its errors: they may hold a token or worse."""
+    """Leaves out the rows that Postgres quotes in its errors: they may hold a token or worse.
+
+    The time is UTC, in the form that gunicorn.conf.py and Caddy use too.
+    """
+
+    converter = time.gmtime
+    default_time_format = "%Y-%m-%dT%H:%M:%S"
+    default_msec_format = "%s.%03dZ"
 
     def format(self, record):
         return DETAIL.sub("DETAIL: left out", super().format(record))

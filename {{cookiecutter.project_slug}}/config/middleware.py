@@ -1,11 +1,13 @@
-"""Health checks, static files during a deploy, and the id of the request in every log line."""
+"""Health checks, static files during a deploy, and a request id in every log line."""
 
 import logging
 import re
 from contextvars import ContextVar
 from uuid import uuid4
 
+from django.conf import settings
 from django.contrib.staticfiles.storage import staticfiles_storage
+from django.core.exceptions import BadRequest
 from django.core.signals import request_finished
 from django.dispatch import receiver
 from django.http import HttpResponse
@@ -20,14 +22,14 @@ request_id = ContextVar("request_id", default="-")
 # What ManifestStaticFilesStorage puts into a name: site.0123456789ab.css.
 HASH = re.compile(r"\.[0-9a-f]{12}(?=\.[^./]*$|$)")
 
-# What Heroku's router accepts as an id from outside: 20 to 200 of these characters.
+# The ids that Heroku's router accepts from outside: 20 to 200 of these characters.
 REQUEST_ID = re.compile(r"[A-Za-z0-9-]{20,200}")
 
 
 class HealthMiddleware:
-    """Answer `/healthz` (the process lives) and `/readyz` (database and Redis take writes).
+    """Answer `/healthz` (the process is alive) and `/readyz` (database and Redis take writes).
 
-    Ahead of all other middleware: a probe has no valid Host header and does not speak HTTPS.
+    Comes before all other middleware, because a probe has no valid Host header and no HTTPS.
     """
 
     draining = False  # set by gunicorn.conf.py when the process is about to stop
@@ -45,7 +47,7 @@ class HealthMiddleware:
         return self.get_response(request)
 
     def ready(self):
-        """Return 200, or 503 naming what does not answer."""
+        """Return 200, or 503 with the names of what does not answer."""
         failed = []
         for name, ask in (("database", check_database), ("redis", check_redis)):
             try:
@@ -79,7 +81,7 @@ class StaticFilesMiddleware(WhiteNoiseMiddleware):
 
 
 class RequestIDMiddleware:
-    """Take the request's id from X-Request-ID, or make one, and send it back."""
+    """Take the request's id from X-Request-ID or make one, and send it back."""
 
     def __init__(self, get_response):
         self.get_response = get_response
@@ -95,12 +97,42 @@ class RequestIDMiddleware:
 
 @receiver(request_finished)
 def forget_request_id(**kwargs):
-    """End what RequestIDMiddleware began, but not in it: Django logs a 404, say, after it."""
+    """Forget the request's id. The middleware cannot: Django logs a 404 after it has returned."""
     request_id.set("-")
 
 
+class CharsetMiddleware:
+    """Refuse a body in a "charset" that decodes no text, such as rot13: reading it would raise."""
+
+    def __init__(self, get_response):
+        self.get_response = get_response
+
+    def __call__(self, request):
+        try:
+            b"x".decode(request.encoding or "utf-8", "replace")
+        except (LookupError, UnicodeError) as error:
+            raise BadRequest(str(error)) from error
+        return self.get_response(request)
+
+
+class BodyLimitMiddleware:
+    """Refuse a body longer than DATA_UPLOAD_MAX_MEMORY_SIZE before any of it is read.
+
+    Django's own limit of that name leaves out files, and a file that is uploaded goes to /tmp,
+    which is memory.
+    """
+
+    def __init__(self, get_response):
+        self.get_response = get_response
+
+    def __call__(self, request):
+        if int(request.META.get("CONTENT_LENGTH") or 0) > settings.DATA_UPLOAD_MAX_MEMORY_SIZE:
+            return HttpResponse("too long\n", content_type="text/plain", status=413)
+        return self.get_response(request)
+
+
 class RequestIDFilter(logging.Filter):
-    """Give each log record the `request_id` it was written under, `-` outside requests."""
+    """Give each log record the `request_id` of its request, or `-` outside requests."""
 
     def filter(self, record):
         record.request_id = request_id.get()

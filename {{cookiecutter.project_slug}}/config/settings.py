@@ -13,8 +13,8 @@ from config.environment import address, between, env, read_env_file
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
-# Heroku names the dyno in every process that it starts. Heroku CI does as well, but its servers
-# are in the dyno itself and know no TLS.
+# Heroku sets DYNO in every process. Heroku CI does too, but its servers run in the dyno itself,
+# without TLS.
 HEROKU = "DYNO" in os.environ and "CI" not in os.environ
 
 # --- What the environment says -------------------------------------------------------------
@@ -24,16 +24,16 @@ try:
 
     DEBUG = env.bool("DEBUG", False)
 
-    # Empty during a build, which needs none; config/checks.py refuses to run the site so.
+    # May be empty during a build; config/checks.py refuses to start without one.
     SECRET_KEY = env.str("SECRET_KEY", "")
-    # To rotate: move the old key here, set a new SECRET_KEY, and empty this a month later.
+    # To change the key, move the old one here, and remove it a month later.
     SECRET_KEY_FALLBACKS = env.items("SECRET_KEY_FALLBACKS", "")
 
     ALLOWED_HOSTS = env.hosts("ALLOWED_HOSTS", "")
     CSRF_TRUSTED_ORIGINS = env.origins("CSRF_TRUSTED_ORIGINS", "")
-    # Visitors come over HTTPS: redirect to it, HSTS, secure cookies.
+    # Redirect to HTTPS, send HSTS, use secure cookies.
     HTTPS = env.bool("HTTPS", not DEBUG)
-    # Browsers that were here once come by HTTPS alone for so long, to the subdomains as well.
+    # How long browsers insist on HTTPS after a visit, and whether for subdomains too.
     SECURE_HSTS_SECONDS = env.int("SECURE_HSTS_SECONDS", 31_536_000, validate=between(0, 10**9))
     SECURE_HSTS_INCLUDE_SUBDOMAINS = env.bool("SECURE_HSTS_INCLUDE_SUBDOMAINS", True)
     SECURE_HSTS_PRELOAD = env.bool("SECURE_HSTS_PRELOAD", False)
@@ -44,20 +44,20 @@ try:
     REDIS_URL = env.redis("REDIS_URL", "")
 
     MAIL = env.mail("EMAIL_URL", "", otherwise="console:" if DEBUG else "smtp://localhost")
-    # The sender of all mail: servers refuse what is not from their own domain.
+    # The sender of all mail. Mail servers refuse senders from domains that are not theirs.
     DEFAULT_FROM_EMAIL = SERVER_EMAIL = env.str(
         "DEFAULT_FROM_EMAIL", "root@localhost", validate=address
     )
-    # Who is mailed when something fails: addresses, separated by commas.
+    # The addresses that errors are mailed to.
     ADMINS = env.addresses("ADMINS", "")
 
     LOG_LEVEL = env.log_level("LOG_LEVEL", "INFO")
 
-    # What gunicorn.conf.py goes by; the proxies tell config/throttle.py the visitor's address too.
+    # For gunicorn.conf.py. config/throttle.py also uses the proxies to find a visitor's address.
     PORT = env.int("PORT", 8000, validate=between(1, 65535))
     WEB_CONCURRENCY = env.int("WEB_CONCURRENCY", 2, validate=between(1, 1000))
     DRAIN_SECONDS = env.int("DRAIN_SECONDS", 0, validate=between(0, 600))
-    # Heroku's router is the only one who can reach a dyno, and its address is not known ahead.
+    # Only Heroku's router can reach a dyno, and its address is not known in advance.
     FORWARDED_ALLOW_IPS = env.networks(
         "FORWARDED_ALLOW_IPS", "*" if "DYNO" in os.environ else "127.0.0.1,::1"
     )
@@ -66,17 +66,17 @@ except (EnvError, OSError, ValueError) as error:
 
 if DEBUG and not find_spec("debug_toolbar"):
     sys.exit(
-        "DEBUG is on, but what requirements-dev.txt lists is not installed. In production, turn it "
-        "off: heroku config:unset DEBUG"
+        "DEBUG is on, but requirements-dev.txt is not installed. In production, turn DEBUG off: "
+        "heroku config:unset DEBUG"
     )
 
 if HEROKU:
-    # The router passes on only requests for the app's own host names.
+    # The router only passes on requests for the app's own host names.
     ALLOWED_HOSTS.append(".herokuapp.com")
 
 # --- The site --------------------------------------------------------------------------------
 
-# Your apps come first: their templates and static files override those of the apps below them.
+# Your apps come first: their templates and static files override those of the apps below.
 INSTALLED_APPS = [
     "tokens",
     "jobs",
@@ -96,6 +96,8 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "config.middleware.HealthMiddleware",
     "config.middleware.RequestIDMiddleware",
+    "config.middleware.CharsetMiddleware",
+    "config.middleware.BodyLimitMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "config.middleware.StaticFilesMiddleware",
     "config.project.ContentSecurityPolicyMiddleware",
@@ -135,7 +137,7 @@ DATABASES = {"default": DATABASE}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 if DATABASE["ENGINE"] == "django.db.backends.sqlite3":
-    # Web, worker and clock write to one file: readers never wait (WAL), writers queue up at
+    # Web, worker and clock write to one file. With WAL readers never wait, and writers wait at
     # BEGIN instead of failing half-way with "database is locked".
     DATABASE["OPTIONS"] = {
         "init_command": "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;",
@@ -143,31 +145,31 @@ if DATABASE["ENGINE"] == "django.db.backends.sqlite3":
         "timeout": 20,
     }
 else:
-    # A server that has vanished gives the 503 page within seconds, and fails a job so that it is
-    # tried again. A query on a connection that was open would wait for a quarter of an hour.
-    # What DATABASE_URL says after a `?` goes first.
+    # If the server vanishes, pages answer 503 within seconds, and jobs fail and are retried. By
+    # default, a query on an open connection would wait for 15 minutes. Options after a `?` in
+    # DATABASE_URL override these.
     DATABASE["OPTIONS"] = {
         "connect_timeout": 3,
-        "gssencmode": "disable",  # to look for Kerberos first takes a fifth of a connection's time
-        "tcp_user_timeout": 5000,  # milliseconds for what was sent to arrive
-        "keepalives_idle": 5,  # seconds of silence before it is asked whether it is still there
+        "gssencmode": "disable",  # trying Kerberos first takes a fifth of the time to connect
+        "tcp_user_timeout": 5000,  # milliseconds until sent data must have arrived
+        "keepalives_idle": 5,  # seconds of silence before the first probe
         "keepalives_interval": 1,
         "keepalives_count": 5,
     } | DATABASE.get("OPTIONS", {})
-    # Heroku Postgres insists on TLS.
+    # Heroku Postgres requires TLS.
     if HEROKU:
         DATABASE["OPTIONS"].setdefault("sslmode", "require")
 
 # --- Redis: cache and queue ------------------------------------------------------------------
 
-# JSON on both sides: with pickle, whoever can write to Redis could run code here.
+# JSON everywhere: with pickle, anyone who can write to Redis could run code here.
 CACHES = {
     "default": {
         "BACKEND": "config.cache.RedisCache",
         "LOCATION": REDIS_URL or "redis://localhost:6379/0",
         "OPTIONS": {
             "serializer": "rq.serializers.JSONSerializer",
-            # A visitor does not wait for a dead Redis; RQ's workers raise these by themselves.
+            # So that visitors do not wait for a dead Redis. RQ's workers use longer timeouts.
             "socket_connect_timeout": 1,
             "socket_timeout": 1,
         },
@@ -175,8 +177,8 @@ CACHES = {
 }
 
 if HEROKU and REDIS_URL.startswith("rediss://"):
-    # Heroku Key-Value Store signs its own certificates, on every plan: the connection is
-    # encrypted, the server is not authenticated.
+    # Heroku Key-Value Store signs its own certificates on all plans: the connection is encrypted,
+    # but the server is not authenticated.
     CACHES["default"]["OPTIONS"]["ssl_cert_reqs"] = None
 
 RQ_QUEUES = {
@@ -186,21 +188,21 @@ RQ_QUEUES = {
     },
 }
 
-# --- Jobs: tasks of any app, see jobs/ ---------------------------------------------------------
+# --- Jobs: see docs/jobs.md --------------------------------------------------------------------
 
 RQ = {"WORKER_CLASS": "jobs.worker.Worker"}
 TASKS = {"default": {"BACKEND": "jobs.backend.Backend", "QUEUES": [*RQ_QUEUES]}}
 
-# Jobs of one queue that may wait or run. Past it the site answers 503: a flood fills no disk.
+# The most unfinished jobs of a queue. Past that the site answers 503, so no flood fills the disk.
 JOBS_MAX_UNFINISHED = 10_000
 
-# The path of a task, and when to enqueue it: a crontab of five fields, in TIME_ZONE.
+# The path of each task, and when to enqueue it: a crontab with five fields, in TIME_ZONE.
 SCHEDULE = {
     "jobs.tasks.clear_sessions": "0 3 * * *",
     "tokens.tasks.tidy": "* * * * *",
 }
 
-# In development without REDIS_URL, `runserver` carries Redis and a worker in its own process.
+# In development without REDIS_URL, `runserver` has Redis and a worker in its own process.
 EMBEDDED = DEBUG and not REDIS_URL
 if EMBEDDED:
     from config.embedded import CACHE_OPTIONS
@@ -209,16 +211,16 @@ if EMBEDDED:
 
 # --- Mail ------------------------------------------------------------------------------------
 
-globals().update(MAIL)  # MAILERS; before Django 6.1, EMAIL_HOST and so on
+globals().update(MAIL)  # MAILERS, or EMAIL_HOST and so on before Django 6.1
 EMAIL_SUBJECT_PREFIX = f"[{ALLOWED_HOSTS[0] if ALLOWED_HOSTS else 'localhost'}] "
-# Before Django 6, a name goes with each address.
+# Before Django 6, each address needs a name.
 ADMINS = ADMINS if django.VERSION >= (6, 0) else [("", address) for address in ADMINS]
 
 # --- Static files ----------------------------------------------------------------------------
 
 STATIC_URL = "static/"
 STATIC_ROOT = BASE_DIR / "staticfiles"
-# Nothing asks for the names without a hash, which are as many again.
+# Nothing asks for the files without a hash in their names: half of all files.
 WHITENOISE_KEEP_ONLY_HASHED_FILES = True
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
@@ -229,12 +231,17 @@ STORAGES = {
     },
 }
 
+# --- Requests --------------------------------------------------------------------------------
+
+# Bytes of a whole request, files too: raise it, and the limits in deploy/Caddyfile, for uploads.
+DATA_UPLOAD_MAX_MEMORY_SIZE = 1_000_000
+
 # --- Security --------------------------------------------------------------------------------
 
-# How strict HSTS is, the environment decides.
+# The environment decides how strict HSTS is.
 SILENCED_SYSTEM_CHECKS = ["security.W004", "security.W005", "security.W021"]
 if not SECRET_KEY:
-    # config/checks.py says more about a missing key than Django's check of weak ones.
+    # config/checks.py says more about a missing key than Django's check for weak keys.
     SILENCED_SYSTEM_CHECKS.append("security.W009")
 
 CSRF_FAILURE_VIEW = "config.views.csrf_failure"
@@ -262,8 +269,8 @@ SECURE_CSP = {
     "frame-ancestors": ["'none'"],
 }
 
-# That a proxy was asked over HTTPS, gunicorn says: it believes the X-Forwarded-Proto of those whom
-# FORWARDED_ALLOW_IPS names. So there is no SECURE_PROXY_SSL_HEADER, which would believe everybody.
+# gunicorn decides whether a request came over HTTPS: it trusts X-Forwarded-Proto only from
+# FORWARDED_ALLOW_IPS. SECURE_PROXY_SSL_HEADER would trust it from everybody.
 if HTTPS:
     SECURE_SSL_REDIRECT = True
     SESSION_COOKIE_SECURE = True
@@ -276,7 +283,7 @@ else:
 
 # --- Logging ---------------------------------------------------------------------------------
 
-# One line each on standard error, with the id of the request that caused it.
+# One line for each record on standard error, with the id of the request that caused it.
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
@@ -284,7 +291,7 @@ LOGGING = {
     "formatters": {
         "line": {
             "class": "config.mail.Formatter",
-            "format": "level={levelname} logger={name} request_id={request_id} {message}",
+            "format": "{asctime}\t{levelname}\t{name}\trequest_id={request_id} {message}",
             "style": "{",
         }
     },
@@ -302,10 +309,10 @@ LOGGING = {
         },
     },
     "root": {"handlers": ["console", "mail_admins"], "level": LOG_LEVEL},
-    # Django's own handlers would be silent in production or write every line twice.
+    # Django's own handlers would be silent in production, or write every line twice.
     "loggers": {
         "django": {"handlers": [], "level": LOG_LEVEL},
-        # Robots ask for hosts that are not there; nobody wants mail about it.
+        # Bots ask for hosts that do not exist; nobody wants mail about that.
         "django.security.DisallowedHost": {"handlers": ["console"], "propagate": False},
     },
 }
@@ -315,6 +322,6 @@ LOGGING = {
 if DEBUG:
     INSTALLED_APPS.append("debug_toolbar")
     MIDDLEWARE.insert(2, "debug_toolbar.middleware.DebugToolbarMiddleware")
-    # Not by INTERNAL_IPS: in Docker the browser has the address of a gateway, not known ahead.
-    # Collapsed: open, it covers the buttons.
+    # Not INTERNAL_IPS: in Docker, requests come from a gateway whose address is not known in
+    # advance. Collapsed, because an open toolbar covers the buttons.
     DEBUG_TOOLBAR_CONFIG = {"SHOW_COLLAPSED": True, "SHOW_TOOLBAR_CALLBACK": lambda request: True}

@@ -1,6 +1,6 @@
-"""Back up the site's SQLite database, and restore it, while the site runs.
+"""Back up, check and copy a SQLite database while the site runs. deploy/production.sh calls this.
 
-Use it as `python -m config.sqlite backup DATABASE > FILE`, and with `restore` and `< FILE`.
+`python -m config.sqlite backup DATABASE > FILE`, `check < FILE`, `copy DATABASE TO`.
 """
 
 import shutil
@@ -8,41 +8,45 @@ import sqlite3
 import sys
 from contextlib import closing
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import NamedTemporaryFile
+
+from django.db.backends.sqlite3._functions import register
 
 
-def connect(database):
+def connect(database, mode="rw"):
     """Open the database file; raise sqlite3.OperationalError if there is none."""
-    return closing(sqlite3.connect(f"{Path(database).absolute().as_uri()}?mode=rw", uri=True))
+    uri = f"{Path(database).absolute().as_uri()}?mode={mode}"
+    connection = sqlite3.connect(uri, uri=True)
+    register(connection)  # a constraint or an index may use REGEXP and other functions of Django's
+    return closing(connection)
+
+
+def copy(database, to):
+    """Make `to` what the database is at one moment, all at once for whoever reads it."""
+    with connect(database) as source, connect(to, "rwc") as target:
+        source.backup(target)
 
 
 def backup(database):
     """Write the database, as it is at one moment, to standard output."""
-    with TemporaryDirectory(dir=Path(database).parent) as folder:
-        copy = Path(folder, "copy")
-        with connect(database) as source, closing(sqlite3.connect(copy)) as target:
-            source.backup(target)
-        with copy.open("rb") as file:
-            shutil.copyfileobj(file, sys.stdout.buffer)
+    with NamedTemporaryFile(dir=Path(database).parent) as file:
+        copy(database, file.name)
+        shutil.copyfileobj(file, sys.stdout.buffer)
 
 
-def restore(database):
-    """Put the backup on standard input in place of the database, or exit and change nothing."""
-    with TemporaryDirectory(dir=Path(database).parent) as folder:
-        copy = Path(folder, "copy")
-        with copy.open("wb") as file:
-            shutil.copyfileobj(sys.stdin.buffer, file)
-        with connect(copy) as source, connect(database) as target:
-            try:
-                (found,) = source.execute("PRAGMA integrity_check(1)").fetchone()
-                source.execute("SELECT name FROM django_migrations").fetchone()
-            except sqlite3.DatabaseError as error:
-                found = error
-            if found != "ok":
-                found = " ".join(str(found).split())
-                sys.exit(f"Nothing was changed: this is no whole backup of a site ({found}).")
-            source.backup(target)
+def check():
+    """Exit with an error unless standard input is a whole database."""
+    with NamedTemporaryFile() as file:
+        shutil.copyfileobj(sys.stdin.buffer, file)
+        file.flush()
+        try:
+            with connect(file.name) as connection:
+                (found,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
+        except sqlite3.DatabaseError as error:
+            found = error
+        if found != "ok":
+            sys.exit(f"This is no whole database: {found}")
 
 
 if __name__ == "__main__":
-    {"backup": backup, "restore": restore}[sys.argv[1]](sys.argv[2])
+    {"backup": backup, "check": check, "copy": copy}[sys.argv[1]](*sys.argv[2:])

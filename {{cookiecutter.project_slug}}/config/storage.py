@@ -1,4 +1,4 @@
-"""Static files in production: names with a hash, compressed, looked up once."""
+"""Static files in production: compressed, with a hash in their names, looked up once."""
 
 from functools import cache
 
@@ -6,6 +6,6 @@ from whitenoise.storage import CompressedManifestStaticFilesStorage
 
 
 class StaticFilesStorage(CompressedManifestStaticFilesStorage):
-    """Remembers each file's URL: to make them again costs a page a seventh of its time."""
+    """Remembers each file's URL: making them again takes a seventh of a page's time."""
 
     url = cache(CompressedManifestStaticFilesStorage.url)

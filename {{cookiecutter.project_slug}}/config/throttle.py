@@ -1,4 +1,4 @@
-"""So many times in a period, counted in the cache, and the address that a request came from."""
+"""Throttles, which count in the cache, and the address that a request came from."""
 
 from functools import wraps
 from hashlib import sha256
@@ -12,10 +12,10 @@ from redis.exceptions import RedisError
 
 
 class Throttle:
-    """Allows something `limit` times in `period` seconds, which begin with the first time.
+    """Allows something `limit` times in `period` seconds, starting with the first time.
 
-    `name` tells it from other throttles. `who` is any text that tells clients apart. The methods
-    raise RedisError when Redis does not answer.
+    `name` must be unique among throttles. `who` is any text that identifies a client. The methods
+    raise RedisError if Redis does not answer.
     """
 
     def __init__(self, name, limit, period):
@@ -27,23 +27,23 @@ class Throttle:
         return f"throttle:{self.name}:{sha256(repr(who).encode()).hexdigest()}"
 
     def allows(self, *who):
-        """Count one more time; return whether it is allowed."""
+        """Count up, and return whether this time is allowed."""
         return cache.count(self.key(*who), self.period) <= self.limit
 
     def take_back(self, *who):
-        """Count one time less."""
+        """Count down."""
         cache.count(self.key(*who), self.period, by=-1)
 
     def reset(self, *who):
-        """Begin at zero."""
+        """Start again at zero."""
         cache.delete(self.key(*who))
 
 
 def throttled(limit, period=60):
-    """Return a decorator of views: POST `limit` times in `period` seconds from one address.
+    """Return a decorator that limits a view to `limit` POST requests per address and `period`.
 
-    Past that the answer is 429 and a page that says so; htmx shows its message and swaps nothing.
-    Without Redis everything is allowed.
+    After that it answers 429 with a page; htmx only shows its message. If Redis is down, everything
+    is allowed. `period` is in seconds.
     """
 
     def decorator(view):
@@ -72,12 +72,12 @@ def allowed(throttle, request):
 
 
 def client_address(request):
-    """Return the address of the client, on which the client has no influence.
+    """Return the client's address, which the client cannot forge.
 
-    Each proxy appends the address that it was asked from to X-Forwarded-For. Those appended by
-    proxies that FORWARDED_ALLOW_IPS names are true, whatever the client sent before them; `*`
-    stands for the one proxy that speaks to the site. Of IPv6 it is the network, /64, since a client
-    has all addresses of one.
+    Each proxy appends the address of its own client to X-Forwarded-For. Addresses appended by
+    proxies in FORWARDED_ALLOW_IPS are trusted, whatever the client sent before them; `*` means the
+    one proxy that talks to the site. An IPv6 address becomes its /64 network, because a client has
+    all addresses of one.
     """
     trusted = settings.FORWARDED_ALLOW_IPS
     hops = request.headers.get("X-Forwarded-For", "").split(",")
@@ -99,9 +99,9 @@ def is_within(hop, networks):
 
 
 def parse_address(text):
-    """Return the IP address that the text says, or None.
+    """Return the IP address in the text, or None.
 
-    Proxies write it bare, with a port, in brackets, in quotes, with a zone, and IPv4 as IPv6.
+    Proxies write it bare, with a port, in brackets, in quotes, with a zone, or IPv4 as IPv6.
     """
     text = text.strip('"')
     if text.startswith("["):

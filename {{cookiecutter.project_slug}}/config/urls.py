@@ -6,17 +6,20 @@ from django.shortcuts import redirect
 from django.templatetags.static import static
 from django.urls import include, path
 
+from config.views import welcome
+
 urlpatterns = [
     path("", include("tokens.urls")),
     path("jobs/", include("jobs.urls")),
     path("admin/", admin.site.urls),
-    # Where browsers look for it on pages that name none, the admin's say.
+    # Browsers look for it here on pages that name no icon, such as the admin's.
     path("favicon.ico", lambda request: redirect(static("config/favicon.svg"))),
 ]
 
 handler500 = "config.views.server_error"
 
 if settings.DEBUG:
-    from debug_toolbar.toolbar import debug_toolbar_urls
-
-    urlpatterns += debug_toolbar_urls()
+    urlpatterns += [
+        path("", welcome),  # until one of your apps has a page at /
+        path("__debug__/", include("debug_toolbar.urls")),
+    ]

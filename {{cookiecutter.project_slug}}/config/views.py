@@ -1,28 +1,50 @@
-"""Error pages that Django's defaults do not cover."""
+"""Pages that need no app: the first page in development, and error pages."""
 
 import sys
 
-from django.db import InterfaceError, OperationalError
-from django.http import HttpResponse
+from django.db import DataError, InterfaceError, OperationalError
+from django.http import HttpResponse, UnreadablePostError
 from django.middleware.csrf import REASON_NO_CSRF_COOKIE
 from django.shortcuts import render
 from django.template.loader import render_to_string
+from django.urls import reverse
 
 from config.servers import leave_replica
+
+
+def welcome(request):
+    """Say what to do next, in development, until an app has a page at `/`."""
+    return render(request, "welcome.html")
 
 
 def server_error(request):
     """Render 503 when the database fails or a queue is full, 500 for other exceptions.
 
-    Django calls this `handler500` while the exception is being handled. One that has an attribute
+    A visitor who sent only a part of the request gets 408: that is no error of the site's. Django
+    calls this `handler500` while the exception is being handled. One that has an attribute
     `retry_after` says after how many seconds to try again.
     """
     exception = sys.exception()
+    if isinstance(exception, UnreadablePostError):
+        return render(None, "400.html", status=408)
+    if is_bad_address(request, exception):
+        return render(None, "400.html", status=400)
     if isinstance(exception, (InterfaceError, OperationalError)) or leave_replica(exception):
         return unavailable(10)
     if retry_after := getattr(exception, "retry_after", None):
         return unavailable(retry_after)
     return render(None, "500.html", status=500)
+
+
+def is_bad_address(request, exception):
+    """Return whether an exception is due to what somebody typed into the address or a cookie.
+
+    The admin's pages do not check each value in an address: a year of nine digits raises. Nowhere
+    does Postgres take a NUL. Django logs both with their traceback, as warnings.
+    """
+    value = isinstance(exception, (DataError, LookupError, OverflowError, ValueError))
+    read = request.method in {"GET", "HEAD"} and request.path.startswith(reverse("admin:index"))
+    return value and (read or "NUL (0x00)" in str(exception))
 
 
 def csrf_failure(request, reason=""):
@@ -32,6 +54,6 @@ def csrf_failure(request, reason=""):
 
 
 def unavailable(retry_after):
-    """Return the page that asks to try again, and its header, in seconds."""
+    """Return a 503 page that asks to try again after that many seconds."""
     headers = {"Retry-After": str(retry_after)}
     return HttpResponse(render_to_string("503.html"), status=503, headers=headers)

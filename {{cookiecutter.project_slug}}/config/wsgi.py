@@ -9,7 +9,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 
 application = get_wsgi_application()
 
-# Management commands run the system checks by themselves, a server does not.
+# Management commands run the system checks; gunicorn does not.
 from config.checks import check_environment  # noqa: E402  (needs the settings)
 
 if errors := check_environment():

@@ -1,7 +1,7 @@
-"""Settings for the tests: those of production, on SQLite and a Redis in this process.
+"""Settings for the tests: production's, on SQLite and a Redis in this process.
 
-With DATABASE_URL or REDIS_URL set, on these: a database of the tests' own there, and Redis
-database 15, so that neither touches what development has.
+With DATABASE_URL or REDIS_URL, the tests use those servers. They use a database of their own and
+Redis database 15, so development's data is safe.
 """
 
 import os
@@ -11,7 +11,7 @@ os.environ["DEBUG"] = "false"
 os.environ["HTTPS"] = "false"
 os.environ["SECRET_KEY"] = "tests " * 10
 
-from config.settings import *  # noqa: F403  (a settings file builds on another so)
+from config.settings import *  # noqa: F403  (this is how settings extend others)
 from config.settings import CACHES, REDIS_URL, STORAGES
 
 if REDIS_URL:
@@ -21,8 +21,9 @@ else:
 
     CACHES["default"]["OPTIONS"] |= CACHE_OPTIONS
 
-# No manifest: Heroku CI, for one, collects no static files.
+# No manifest, because Heroku CI collects no static files. tests/test_production.py does.
+PRODUCTION_STORAGES = STORAGES.copy()
 STORAGES["staticfiles"] = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
 WHITENOISE_AUTOREFRESH = True
-# Fast, and of no use to anybody.
+# Fast, but insecure.
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]

@@ -2,7 +2,7 @@ import pytest
 from django.core.cache import cache
 
 
-def test_a_pickled_value_put_into_redis_is_not_loaded(bomb):
+def test_a_pickled_value_in_redis_is_not_loaded(bomb):
     cache.get_master_client().set(cache.make_key("bomb"), bomb)
     with pytest.raises(ValueError):
         cache.get("bomb")

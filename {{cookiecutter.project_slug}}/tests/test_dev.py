@@ -11,7 +11,7 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture
 def dev(monkeypatch, settings):
-    """Return a function that runs the command, and returns what it becomes."""
+    """Return a function that runs the command and returns what it executes."""
 
     def dev(embedded):
         settings.EMBEDDED = embedded
@@ -28,15 +28,15 @@ def dev(monkeypatch, settings):
     return dev
 
 
-def test_without_redis_it_is_the_development_server(dev, settings):
+def test_without_redis_it_starts_the_development_server(dev, settings):
     assert dev(embedded=True) == ["manage.py", "runserver", str(settings.PORT)]
 
 
-def test_with_redis_it_is_what_the_procfile_for_development_names(dev):
+def test_with_redis_it_starts_the_processes_of_the_development_procfile(dev):
     assert dev(embedded=False)[:4] == ["-m", "honcho", "--procfile", "Procfile.dev"]
 
 
-def test_a_busy_port_is_said_with_another_one_to_try(settings):
+def test_a_busy_port_is_reported_with_another_one_to_try(settings):
     with socket.create_server(("127.0.0.1", 0)) as server:
         settings.PORT = port = server.getsockname()[1]
         with pytest.raises(CommandError, match=rf"^Port {port} is busy: .* PORT={port + 1}\.$"):

@@ -9,7 +9,7 @@ from config.environment import env, read_env_file
 
 ROOT = Path(__file__).parent.parent
 
-# Variable -> values that cannot work, each of a kind of its own.
+# Bad values of each variable, each bad for a different reason.
 REFUSED = {
     "DEBUG": ["perhaps", '"true"', ""],
     "HTTPS": ["perhaps"],
@@ -106,7 +106,7 @@ ACCEPTED = {
 
 @pytest.fixture
 def load(monkeypatch):
-    """Return a function that runs the settings in an environment with nothing but its own."""
+    """Return a function that runs the settings with only the given environment."""
 
     def load(**environment):
         monkeypatch.setattr("config.environment.read_env_file", lambda path: None)
@@ -120,7 +120,7 @@ def load(monkeypatch):
 @pytest.mark.parametrize(
     ("name", "value"), [(name, value) for name, values in REFUSED.items() for value in values]
 )
-def test_a_value_that_cannot_work_stops_the_start_in_one_line_that_names_it(load, name, value):
+def test_a_bad_value_stops_the_site_with_one_line_that_names_it(load, name, value):
     with pytest.raises(SystemExit) as error:
         load(**{name: value})
     assert re.match(rf'^The environment is wrong: .*"{name}".*$', str(error.value))
@@ -137,23 +137,23 @@ def test_the_line_does_not_repeat_a_password(load, name):
     ("name", "value", "parsed"),
     [(name, *pair) for name, values in ACCEPTED.items() for pair in values.items()],
 )
-def test_what_works_is_taken_without_spaces(load, name, value, parsed):
+def test_a_good_value_is_read_without_spaces(load, name, value, parsed):
     assert load(**{name: value})[name] == parsed
 
 
 def test_every_variable_has_a_value_that_is_refused():
-    """But for text in which anything may stand: config/checks.py looks at SECRET_KEY."""
+    """Except free text. config/checks.py looks at SECRET_KEY."""
     read = re.findall(r'env\.\w+\(\s*"(\w+)"', (ROOT / "config" / "settings.py").read_text())
     assert set(read) - {"SECRET_KEY", "SECRET_KEY_FALLBACKS"} == set(REFUSED)
 
 
-def test_on_heroku_every_proxy_is_the_router(load):
+def test_heroku_trusts_every_proxy(load):
     assert load(DYNO="web.1")["FORWARDED_ALLOW_IPS"] == ["*"]
     assert load(DYNO="web.1", FORWARDED_ALLOW_IPS="10.0.0.5")["FORWARDED_ALLOW_IPS"] != ["*"]
     assert "127.0.0.1/32" in load()["FORWARDED_ALLOW_IPS"]
 
 
-def test_an_empty_url_is_none(load):
+def test_an_empty_url_counts_as_unset(load):
     settings = load(DATABASE_URL="", REDIS_URL="")
     assert settings["DATABASES"]["default"]["NAME"] == str(ROOT / "db.sqlite3")
 
@@ -163,7 +163,7 @@ def test_an_empty_url_is_none(load):
 
 @pytest.fixture
 def read(monkeypatch, tmp_path):
-    """Return a function that reads a file `.env` with this text, and returns its variables."""
+    """Return a function that reads an `.env` with the given text and returns its variables."""
 
     def read(text):
         monkeypatch.setattr(env, "_environ", {})
@@ -174,11 +174,11 @@ def read(monkeypatch, tmp_path):
     return read
 
 
-def test_without_the_file_nothing_is_read(tmp_path):
+def test_a_missing_env_file_is_no_error(tmp_path):
     read_env_file(tmp_path / ".env")
 
 
-def test_quotes_comments_and_spaces_are_read_as_compose_reads_them(read):
+def test_quotes_comments_and_spaces_are_read_as_compose_does(read):
     text = b"# comment\n\nexport A = \"a b\" # comment\nB='b#'\nC=c#c\r\nD=\nE=\xc3\xbc\n"
     assert read(text) == {"A": "a b", "B": "b#", "C": "c#c", "D": "", "E": "ü"}
 
@@ -187,7 +187,7 @@ def test_quotes_comments_and_spaces_are_read_as_compose_reads_them(read):
     "line",
     [b"A", b"A: a", b'A="a', b'A="a"b', b"A=a$b", b"A='$b'", b"A=${B:-c}", b"A= # comment"],
 )
-def test_what_compose_reads_differently_is_refused_with_its_line(read, line):
+def test_a_line_that_compose_reads_differently_is_refused_with_its_number(read, line):
     with pytest.raises(ValueError, match=r"^line 2 of \.env \(A.*\) is read differently"):
         read(b"B=b\n" + line + b"\n")
 

@@ -16,7 +16,7 @@ OPTIONS = {"host": "mail.example.org", "username": "me", "password": "p@ss/word"
         ("smtps", 465, {"use_ssl": True}),
     ],
 )
-def test_the_scheme_of_the_url_says_how_to_connect(monkeypatch, scheme, port, encryption):
+def test_the_scheme_of_the_url_sets_port_and_encryption(monkeypatch, scheme, port, encryption):
     url = f"{scheme}://me:p%40ss%2Fword@mail.example.org"
     monkeypatch.setattr("django.VERSION", (6, 1))
     mailer = mail_settings(url)["MAILERS"]["default"]
@@ -25,7 +25,7 @@ def test_the_scheme_of_the_url_says_how_to_connect(monkeypatch, scheme, port, en
     assert mail_settings(f"{url}:2525")["MAILERS"]["default"]["OPTIONS"]["port"] == 2525
 
 
-def test_older_djangos_have_a_setting_for_each_part(monkeypatch):
+def test_older_djangos_get_a_setting_for_each_part(monkeypatch):
     monkeypatch.setattr("django.VERSION", (5, 2))
     settings = mail_settings("smtp+tls://me:secret@mail.example.org:2525")
     assert settings == {
@@ -40,17 +40,17 @@ def test_older_djangos_have_a_setting_for_each_part(monkeypatch):
 
 
 @pytest.mark.parametrize("url", ["mail.example.org", "http://example.org", "smtp:", "smtp://h:x"])
-def test_a_url_that_cannot_work_is_refused(url):
+def test_a_bad_url_is_refused(url):
     with pytest.raises(ValueError, match=r"EMAIL_URL|Port"):
         mail_settings(url)
 
 
-def test_mail_goes_out_by_djangos_own_functions(mailoutbox):
+def test_djangos_own_functions_send_mail(mailoutbox):
     mail.send_mail("Hello", "Text", None, ["you@example.org"])
     assert mailoutbox[0].from_email == "root@localhost"
 
 
-def test_a_row_that_postgres_quotes_is_left_out_of_the_log():
+def test_rows_that_postgres_quotes_stay_out_of_the_log():
     text = "duplicate key\nDETAIL:  Key (value)=(the\nsecret) exists.\n"
     try:
         raise ValueError(text)

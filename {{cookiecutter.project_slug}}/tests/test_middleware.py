@@ -1,6 +1,7 @@
 import logging
 
 import pytest
+from django.core.files.uploadedfile import SimpleUploadedFile
 from django.db import OperationalError
 from django.http import HttpResponse
 
@@ -11,18 +12,18 @@ pytestmark = pytest.mark.django_db
 GIVEN = "12345678-1234-1234-1234-123456789012"
 
 
-def test_healthz_answers_any_host_without_asking_anything(client, settings, no_redis):
+def test_healthz_answers_any_host_without_a_query(client, settings, no_redis):
     settings.SECURE_SSL_REDIRECT = True
     response = client.get("/healthz", headers={"host": "10.0.0.1"})
     assert (response.status_code, response.text) == (200, "ok\n")
 
 
-def test_healthz_fails_while_the_process_is_about_to_stop(client, monkeypatch):
+def test_healthz_fails_when_the_process_is_about_to_stop(client, monkeypatch):
     monkeypatch.setattr("config.middleware.HealthMiddleware.draining", True)
     assert client.get("/healthz").status_code == 503
 
 
-def test_readyz_asks_database_and_redis(client):
+def test_readyz_checks_database_and_redis(client):
     assert client.get("/readyz").status_code == 200
 
 
@@ -36,12 +37,12 @@ def test_readyz_names_what_does_not_answer(client, no_redis, monkeypatch):
     assert response.text == "no answer from: database, redis\n"
 
 
-def test_the_id_that_the_router_gave_comes_back(client):
+def test_the_routers_request_id_comes_back(client):
     assert client.get("/", headers={"x-request-id": GIVEN})["X-Request-ID"] == GIVEN
 
 
 @pytest.mark.parametrize("given", ["", "short", "x" * 201, "a b c d e f g h i j k\nforged"])
-def test_a_request_gets_an_id_of_its_own_otherwise(client, given):
+def test_a_request_without_a_valid_id_gets_a_new_one(client, given):
     made = client.get("/", headers={"x-request-id": given})["X-Request-ID"]
     assert len(made) == 36
     assert made != client.get("/")["X-Request-ID"]
@@ -57,7 +58,7 @@ def test_log_lines_carry_the_id_of_their_request(rf):
     assert response.text == GIVEN
 
 
-def test_the_line_that_django_logs_last_carries_it_too(client, caplog):
+def test_djangos_last_line_carries_the_id_too(client, caplog):
     caplog.handler.addFilter(RequestIDFilter())
     client.get("/nothing-here", headers={"x-request-id": GIVEN})
     assert [record.request_id for record in caplog.records] == [GIVEN]
@@ -69,7 +70,25 @@ def test_log_lines_outside_requests_have_a_dash():
     assert record.request_id == "-"
 
 
-def test_pages_have_a_policy_without_inline_scripts_and_styles(client):
+def test_pages_have_a_policy_against_inline_scripts_and_styles(client):
     policy = client.get("/")["Content-Security-Policy"]
     assert "default-src 'none'" in policy
     assert "unsafe" not in policy
+
+
+def test_a_long_body_is_refused_before_it_is_read(client, settings):
+    settings.DATA_UPLOAD_MAX_MEMORY_SIZE = 1000
+    upload = SimpleUploadedFile("file", b"x" * 1000)
+    assert client.post("/", {"file": upload}).status_code == 413
+    assert client.post("/", {"file": "x"}).status_code != 413
+
+
+def test_a_body_that_does_not_arrive_is_no_error_of_the_site(client, monkeypatch, caplog):
+    def read(self, *args):
+        raise OSError("timed out")
+
+    monkeypatch.setattr("django.test.client.FakePayload.read", read)
+    client.raise_request_exception = False
+    response = client.post("/admin/login/", {"username": "x"})
+    assert response.status_code == 408
+    assert {record.levelname for record in caplog.records} == {"WARNING"}

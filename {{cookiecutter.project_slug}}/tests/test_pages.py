@@ -1,11 +1,11 @@
-"""The pages that a site has whatever its apps are: error pages, the icon, the admin's login."""
+"""Pages of every site, whatever its apps: error pages, the icon, the admin's login."""
 
 import pytest
 from django.db import OperationalError
 from django.test import Client
 from django.urls import path, reverse
 
-from config import urls
+from config import urls, views
 from jobs.exceptions import QueueFull
 
 pytestmark = [pytest.mark.django_db, pytest.mark.urls(__name__)]
@@ -13,6 +13,10 @@ pytestmark = [pytest.mark.django_db, pytest.mark.urls(__name__)]
 
 def error(request):
     return 1 / 0
+
+
+def nul(request):
+    raise ValueError("A string literal cannot contain NUL (0x00) characters.")
 
 
 def no_database(request):
@@ -26,13 +30,14 @@ def full(request):
 urlpatterns = [
     path("error/", error),
     path("no-database/", no_database),
+    path("nul/", nul),
     path("full/", full),
     *urls.urlpatterns,
 ]
 handler500 = urls.handler500
 
 
-def test_an_error_gives_a_500_page(client):
+def test_an_error_answers_500(client):
     client.raise_request_exception = False
     response = client.get("/error/")
     assert response.status_code == 500
@@ -40,14 +45,14 @@ def test_an_error_gives_a_500_page(client):
     assert "ZeroDivisionError" not in response.text
 
 
-def test_an_exception_that_knows_when_to_try_again_gives_a_503_page(client):
+def test_an_exception_with_retry_after_answers_503(client):
     client.raise_request_exception = False
     response = client.get("/full/")
     assert response.status_code == 503
     assert response["Retry-After"] == "10"
 
 
-def test_an_unreachable_database_gives_a_503_page(client):
+def test_an_unreachable_database_answers_503(client):
     client.raise_request_exception = False
     response = client.get("/no-database/")
     assert response.status_code == 503
@@ -55,7 +60,7 @@ def test_an_unreachable_database_gives_a_503_page(client):
     assert "Back in a moment" in response.text
 
 
-def test_a_missing_page_gives_a_404_page_without_a_query(client, django_assert_num_queries):
+def test_a_missing_page_answers_404_without_a_query(client, django_assert_num_queries):
     client.cookies["sessionid"] = "x"
     with django_assert_num_queries(0):
         response = client.get("/nowhere/")
@@ -63,10 +68,14 @@ def test_a_missing_page_gives_a_404_page_without_a_query(client, django_assert_n
     assert "Page not found" in response.text
 
 
-def test_a_foreign_host_gives_a_400_page(client):
+def test_an_unknown_host_answers_400(client):
     response = client.get("/nowhere/", headers={"host": "example.org"})
     assert response.status_code == 400
     assert "Bad request" in response.text
+
+
+def test_the_first_page_says_what_to_do_next(rf):
+    assert "config/urls.py" in views.welcome(rf.get("/")).text
 
 
 def test_the_icon_is_found_where_browsers_look_for_it(client):
@@ -76,7 +85,7 @@ def test_the_icon_is_found_where_browsers_look_for_it(client):
 @pytest.mark.parametrize(
     ("path", "queries"), [("/healthz", 0), ("/readyz", 1), (reverse("admin:login"), 0)]
 )
-def test_a_page_asks_no_more_than_it_needs(client, path, queries, django_assert_num_queries):
+def test_a_page_makes_only_the_queries_it_needs(client, path, queries, django_assert_num_queries):
     with django_assert_num_queries(queries):
         client.get(path)
 
@@ -106,3 +115,27 @@ def test_a_form_that_has_expired_says_what_was_wrong(form):
     response = form(origin="https://example.org")
     assert "Origin checking failed" in response.text
     assert "cookies" not in response.text
+
+
+def test_a_nul_that_the_database_refuses_gives_a_400_page(client):
+    client.raise_request_exception = False
+    assert client.get("/nul/").status_code == 400
+
+
+@pytest.mark.parametrize("charset", ["rot13", "hex", "undefined", "idna"])
+def test_a_form_in_what_is_no_charset_gives_a_400_page(client, charset):
+    content_type = f"multipart/form-data; boundary=x; charset={charset}"
+    response = client.generic("POST", reverse("admin:login"), b"--x--", content_type)
+    assert response.status_code == 400
+
+
+def test_a_year_that_is_none_gives_a_400_page_in_the_admin(admin_client):
+    admin_client.raise_request_exception = False
+    url = reverse("admin:users_user_changelist")
+    response = admin_client.get(url, {"last_login__year": "9" * 40})
+    assert response.status_code in (302, 400)
+
+
+@pytest.mark.parametrize("queue", [99, 10**30])
+def test_a_queue_that_is_not_there_gives_a_404_page(admin_client, queue):
+    assert admin_client.get(reverse("admin:django_rq_jobs", args=[queue])).status_code == 404

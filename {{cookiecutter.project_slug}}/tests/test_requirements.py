@@ -10,7 +10,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def wanted(name):
-    """Return the requirements of a .in file, those that it includes with -r as well."""
+    """Return the requirements of a .in file, including those from -r lines."""
     found = []
     for line in (ROOT / name).read_text().splitlines():
         line = line.partition("#")[0].strip()
@@ -22,7 +22,7 @@ def wanted(name):
 
 
 @pytest.mark.parametrize("name", ["requirements", "requirements-dev"])
-def test_the_lock_pins_what_is_asked_for_with_hashes(name):
+def test_the_lock_pins_every_requirement_with_hashes(name):
     lock = (ROOT / f"{name}.txt").read_text()
     pinned = {}
     for package, version in re.findall(r"^([\w.-]+)\S*==(\S+).*\\\n +--hash=sha256:", lock, re.M):
@@ -34,7 +34,7 @@ def test_the_lock_pins_what_is_asked_for_with_hashes(name):
 
 
 @pytest.mark.parametrize("name", ["requirements", "requirements-dev"])
-def test_the_lock_has_nothing_that_nobody_asked_for(name):
+def test_the_lock_has_nothing_that_is_not_required(name):
     lock = (ROOT / f"{name}.txt").read_text()
     asked = {canonicalize_name(requirement.name) for requirement in wanted(f"{name}.in")}
     for entry in re.split(r"\n(?=\w)", lock):
@@ -43,8 +43,8 @@ def test_the_lock_has_nothing_that_nobody_asked_for(name):
             assert package in asked, f"{package} is in {name}.txt only: run `make deps`"
 
 
-def test_the_lock_names_the_extras_that_packages_ask_of_each_other():
-    """Pip 23 takes `coverage[toml]` for another package than a pinned `coverage`."""
+def test_the_lock_names_the_extras_that_packages_require():
+    """For pip 23, `coverage[toml]` is not the pinned `coverage`."""
     lock = (ROOT / "requirements-dev.txt").read_text()
     packages = set(re.findall(r"^([\w.-]+)\S*==", lock, re.M))
     assert "pytest-cov" in packages
@@ -56,7 +56,7 @@ def test_the_lock_names_the_extras_that_packages_ask_of_each_other():
                 assert pin in lock, f"{package} wants {requirement}: run `make deps`"
 
 
-def test_development_has_the_versions_of_production():
+def test_development_has_productions_versions():
     pins = [
         set(re.findall(r"^\S+==[^\s;]+", (ROOT / f"{name}.txt").read_text(), re.M))
         for name in ("requirements", "requirements-dev")
@@ -64,5 +64,5 @@ def test_development_has_the_versions_of_production():
     assert pins[0] <= pins[1]
 
 
-def test_production_has_none_of_the_tools():
+def test_production_has_no_development_tools():
     assert "django-debug-toolbar" not in (ROOT / "requirements.txt").read_text()

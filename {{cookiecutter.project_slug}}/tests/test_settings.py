@@ -19,7 +19,7 @@ PRODUCTION = {
 
 @pytest.fixture
 def load(monkeypatch):
-    """Return a function that runs the settings in an environment with nothing but its own."""
+    """Return a function that runs the settings with only the given environment."""
 
     def load(file=ROOT / "config" / "settings.py", **environment):
         monkeypatch.setattr("config.environment.read_env_file", lambda path: None)
@@ -30,7 +30,7 @@ def load(monkeypatch):
     return load
 
 
-def test_an_empty_environment_is_production_on_nothing(load):
+def test_an_empty_environment_means_production(load):
     settings = load()
     assert settings["DEBUG"] is False
     assert settings["SECRET_KEY"] == ""
@@ -48,7 +48,7 @@ def test_production_is_https_only(load):
         assert settings[f"{cookie}_COOKIE_NAME"].startswith("__Host-")
 
 
-def test_development_has_the_toolbar_and_carries_its_own_queue(load):
+def test_development_has_the_toolbar_and_an_embedded_queue(load):
     settings = load(DEBUG="true")
     assert "debug_toolbar" in settings["INSTALLED_APPS"]
     assert settings["DEBUG_TOOLBAR_CONFIG"]["SHOW_TOOLBAR_CALLBACK"](None)
@@ -57,14 +57,14 @@ def test_development_has_the_toolbar_and_carries_its_own_queue(load):
     assert settings["SECURE_HSTS_SECONDS"] == 0
 
 
-def test_debug_without_what_development_needs_stops_the_start_in_one_line(load, monkeypatch):
+def test_debug_without_the_development_packages_stops_with_one_line(load, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(SystemExit, match=r"^DEBUG is on, .* heroku config:unset DEBUG$"):
         load(DEBUG="true")
     assert not load()["DEBUG"]
 
 
-def test_sqlite_is_found_whatever_the_folder_is_called(load, tmp_path):
+def test_sqlite_works_in_a_folder_of_any_name(load, tmp_path):
     folder = tmp_path / "C# 50%20? ü"
     (folder / "config").mkdir(parents=True)
     file = shutil.copy(ROOT / "config" / "settings.py", folder / "config")
@@ -78,7 +78,7 @@ def test_sqlite_waits_for_its_lock(load):
     assert "WAL" in options["init_command"]
 
 
-def test_postgres_connections_are_kept_and_checked(load):
+def test_postgres_connections_are_persistent_and_checked(load):
     database = load(**PRODUCTION)["DATABASES"]["default"]
     assert database["CONN_MAX_AGE"] == 600
     assert database["CONN_HEALTH_CHECKS"]
@@ -86,7 +86,7 @@ def test_postgres_connections_are_kept_and_checked(load):
     assert "sslmode" not in database["OPTIONS"]
 
 
-def test_what_the_url_says_of_its_connections_goes_first(load):
+def test_options_in_the_url_override_the_defaults(load):
     url = f"{PRODUCTION['DATABASE_URL']}?sslmode=verify-full&connect_timeout=9"
     settings = load(**PRODUCTION | {"DYNO": "web.1", "DATABASE_URL": url})
     options = settings["DATABASES"]["default"]["OPTIONS"]
@@ -95,7 +95,7 @@ def test_what_the_url_says_of_its_connections_goes_first(load):
     assert options["tcp_user_timeout"] == 5000
 
 
-def test_heroku_has_tls_without_authentication_and_its_own_hosts(load):
+def test_heroku_uses_unauthenticated_tls_and_allows_its_own_hosts(load):
     settings = load(
         **PRODUCTION | {"DYNO": "web.1", "REDIS_URL": "rediss://:secret@host:6380"},
         ALLOWED_HOSTS="example.org",
@@ -105,7 +105,7 @@ def test_heroku_has_tls_without_authentication_and_its_own_hosts(load):
     assert settings["ALLOWED_HOSTS"] == ["example.org", ".herokuapp.com"]
 
 
-def test_only_heroku_goes_without_authentication(load):
+def test_only_heroku_skips_authentication(load):
     settings = load(**PRODUCTION | {"REDIS_URL": "rediss://host:6380"})
     assert "ssl_cert_reqs" not in settings["CACHES"]["default"]["OPTIONS"]
 
@@ -123,7 +123,7 @@ def test_a_secret_is_read_from_its_file_without_the_line_break(load, tmp_path):
 
 
 @pytest.mark.parametrize("path", ["missing", ".", "file/below"])
-def test_a_file_that_cannot_be_read_stops_the_start_in_one_line(load, tmp_path, path):
+def test_an_unreadable_file_stops_the_site_with_one_line(load, tmp_path, path):
     (tmp_path / "file").touch()
     with pytest.raises(SystemExit, match=r"^The environment is wrong: ") as error:
         load(**PRODUCTION, SECRET_KEY_FILE=str(tmp_path / path))
@@ -144,12 +144,12 @@ def messages():
     return [error.msg for error in checks.check_environment()]
 
 
-def test_a_full_environment_passes(environment):
+def test_a_complete_environment_passes(environment):
     assert messages() == []
 
 
 @pytest.mark.parametrize("name", PRODUCTION)
-def test_what_is_missing_is_named_with_the_command_that_sets_it(environment, name):
+def test_a_missing_variable_is_named_with_the_command_that_sets_it(environment, name):
     environment[name] = ""
     (message,) = messages()
     assert message.startswith(f"{name} is not set. On Heroku: heroku ")
@@ -164,7 +164,7 @@ def test_mail_needs_a_server_and_a_sender(environment, wish):
     assert messages() == []
 
 
-def test_a_file_will_do_unless_it_is_empty(environment, tmp_path):
+def test_a_file_is_enough_unless_it_is_empty(environment, tmp_path):
     file = tmp_path / "key"
     file.write_text(environment.pop("SECRET_KEY"))
     environment["SECRET_KEY_FILE"] = str(file)
@@ -174,7 +174,7 @@ def test_a_file_will_do_unless_it_is_empty(environment, tmp_path):
     assert message.startswith("SECRET_KEY is not set.")
 
 
-def test_development_needs_none(environment, settings):
+def test_development_needs_no_variables(environment, settings):
     environment.clear()
     settings.DEBUG = True
     assert messages() == []

@@ -1,4 +1,4 @@
-"""Requests are counted by the address that they came from."""
+"""Requests are counted by the address they come from."""
 
 import pytest
 from django.core.cache import cache
@@ -27,12 +27,12 @@ pytestmark = pytest.mark.urls(__name__)
 
 
 @pytest.mark.parametrize("url", ["/view/", "/class/"])
-def test_a_view_is_posted_to_so_often_from_one_address(client, url):
+def test_an_address_can_post_to_a_view_up_to_the_limit(client, url):
     assert [client.post(url).status_code for _ in range(3)] == [200, 200, 429]
     assert client.post(url, headers={"x-forwarded-for": "192.0.2.2"}).status_code == 200
 
 
-def test_the_answer_past_the_limit_says_what_to_do(client):
+def test_past_the_limit_the_page_says_what_to_do(client):
     for _ in range(3):
         response = client.post("/view/")
     assert response["Retry-After"] == "60"
@@ -40,7 +40,7 @@ def test_the_answer_past_the_limit_says_what_to_do(client):
     assert "Wait a minute" in response.text
 
 
-def test_looking_is_not_counted(client):
+def test_get_requests_are_not_counted(client):
     assert {client.get("/view/").status_code for _ in range(4)} == {200}
 
 
@@ -48,7 +48,7 @@ def test_without_redis_everything_is_allowed(client, no_redis):
     assert {client.post("/view/").status_code for _ in range(4)} == {200}
 
 
-def test_a_count_ends_after_its_period():
+def test_a_count_ends_after_the_period():
     throttle = Throttle("test", 1, 60)
     assert throttle.allows("ada")
     assert not throttle.allows("ada")
@@ -58,7 +58,7 @@ def test_a_count_ends_after_its_period():
     assert throttle.allows("ada")
 
 
-def test_the_names_of_clients_are_not_in_redis():
+def test_client_addresses_are_not_stored_in_redis():
     Throttle("test", 1, 60).allows("ada")
     assert not cache.get_master_client().keys("*ada*")
 
@@ -68,7 +68,7 @@ def test_the_names_of_clients_are_not_in_redis():
 
 @pytest.fixture
 def address(rf, settings):
-    """Return a function that returns the address seen behind a proxy on this machine."""
+    """Return a function that returns the client's address behind a proxy on this machine."""
 
     def address(forwarded, *, trusted=("127.0.0.1",), remote="127.0.0.1"):
         settings.FORWARDED_ALLOW_IPS = list(trusted)
@@ -90,7 +90,7 @@ def address(rf, settings):
         '"192.0.2.1:51234"',
     ],
 )
-def test_an_ipv4_address_is_one_however_it_is_written(address, written):
+def test_every_spelling_of_an_ipv4_address_is_the_same_client(address, written):
     assert address(written) == "192.0.2.1"
 
 
@@ -106,38 +106,38 @@ def test_an_ipv4_address_is_one_however_it_is_written(address, written):
         "2001:db8:0:1::7%eth0",
     ],
 )
-def test_the_addresses_of_one_ipv6_network_are_one_however_they_are_written(address, written):
+def test_every_address_of_an_ipv6_network_is_the_same_client(address, written):
     assert address(written) == "2001:db8:0:1::/64"
 
 
-def test_ipv6_networks_are_told_apart(address):
+def test_different_ipv6_networks_are_different_clients(address):
     assert address("2001:db8:0:2::1") != address("2001:db8:0:1::1")
 
 
 @pytest.mark.parametrize("written", ["unknown", "_hidden", "1.2.3", "[::1", "a:b", "%"])
-def test_what_is_no_address_counts_as_it_stands(address, written):
+def test_text_that_is_not_an_address_counts_as_it_is(address, written):
     assert address(written) in {written, "::/64"}
 
 
-def test_what_the_client_says_of_itself_is_not_believed(address):
+def test_an_address_that_the_client_claims_is_not_trusted(address):
     assert address("10.0.0.1, 192.0.2.1") == "192.0.2.1"
     assert address("10.0.0.1, 192.0.2.1", trusted=["*"]) == "192.0.2.1"
 
 
-def test_without_a_proxy_the_header_is_not_believed(address):
+def test_without_a_proxy_the_header_is_not_trusted(address):
     assert address("10.0.0.1", remote="192.0.2.1") == "192.0.2.1"
     assert address(None, remote="192.0.2.1") == "192.0.2.1"
     assert address(" , ") == "127.0.0.1"
 
 
 @pytest.mark.parametrize("cdn", ["198.51.100.7", "::ffff:198.51.100.7", "[::ffff:198.51.100.7]:80"])
-def test_a_chain_of_known_proxies_is_followed_to_the_first_that_is_not(address, cdn):
+def test_a_chain_of_known_proxies_leads_to_the_first_unknown_address(address, cdn):
     forwarded = f"10.0.0.1, 192.0.2.1, {cdn}"
     for trusted in (["127.0.0.1", "198.51.100.0/24"], ["*", "198.51.100.0/24"]):
         assert address(forwarded, trusted=trusted) == "192.0.2.1"
 
 
-def test_an_address_of_a_socket_that_has_ipv4_within_ipv6_is_recognised(address):
+def test_ipv4_addresses_on_an_ipv6_socket_are_recognised(address):
     assert address("192.0.2.1", remote="::ffff:127.0.0.1") == "192.0.2.1"
 
 

@@ -6,9 +6,9 @@ from tokens.models import Token
 
 @admin.register(Token)
 class TokenAdmin(admin.ModelAdmin):
-    """Shows staff which tokens exist, never their values."""
+    """Shows staff which tokens exist, but never their values."""
 
-    actions = None  # "Select all 1000" would delete all that there are
+    actions = None  # "Select all 1000" would really select every token
     list_display = ["id", "state", "created"]
     list_filter = ["state", "created"]
     fields = readonly_fields = ["id", "visitor", "state", "created"]

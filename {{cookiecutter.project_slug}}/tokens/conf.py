@@ -8,13 +8,13 @@ from environs import EnvError
 from config.environment import between
 from config.settings import env
 
-# Per visitor. The page shows all that one visitor may have, so this bounds its cost as well.
+# Tokens of one visitor. The page shows all of them, so this limits what it costs too.
 LIMIT = 10
 PENDING_LIMIT = 5
 LIFETIME = timedelta(hours=24)
 
 try:
-    # How often a minute one address may press each of the buttons that make a token.
+    # How often a minute one address may press each button that makes a token.
     RATE = env.int("TOKEN_RATE", 60)
     # The simulated work of a background job.
     WORK_SECONDS = env.float("TOKEN_WORK_SECONDS", 2.0, validate=between(0, 3600))

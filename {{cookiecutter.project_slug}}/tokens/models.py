@@ -8,14 +8,14 @@ from tokens import conf
 
 
 class LimitReached(Exception):
-    """A visitor has as many tokens as they may have. The message says what to do."""
+    """The visitor has as many tokens as allowed. The message says what to do."""
 
 
 class TokenQuerySet(models.QuerySet):
     def of(self, visitor):
-        """Return the visitor's tokens that have not expired, newest first; one query.
+        """Return the visitor's tokens that have not expired, newest first, with one query.
 
-        `visitor` is the UUID from their cookie, or None for a visitor without one.
+        `visitor` is the UUID from their cookie, or None if they have no cookie.
         """
         if visitor is None:
             return self.none()
@@ -42,7 +42,7 @@ class TokenQuerySet(models.QuerySet):
 
 
 class Token(models.Model):
-    """A random token of one visitor, who is known only by a random id in a cookie."""
+    """A random token of one visitor. Visitors are known only by a random id in a cookie."""
 
     class State(models.TextChoices):
         PENDING = "pending"
@@ -53,7 +53,7 @@ class Token(models.Model):
     visitor = models.UUIDField(editable=False)
     value = models.CharField(max_length=64, blank=True, editable=False)
     state = models.CharField(max_length=7, choices=State, default=State.PENDING, editable=False)
-    job = models.UUIDField(null=True, editable=False)  # the job that makes it, if one does
+    job = models.UUIDField(null=True, editable=False)  # null if no job makes it
     created = models.DateTimeField(default=timezone.now, editable=False)
 
     objects = TokenQuerySet.as_manager()
@@ -61,11 +61,11 @@ class Token(models.Model):
     class Meta:
         ordering = ["-created"]
         indexes = [
-            # The visitor's list, already in its order.
+            # For the visitor's list, in its order.
             models.Index(fields=["visitor", "-created"], name="token_visitor_created"),
-            # The purge, and the admin's list.
+            # For the purge, and the admin's list.
             models.Index(fields=["created"], name="token_created"),
-            # The sweep of what is pending, and the admin's filter: small, for most are ready.
+            # For `tidy`, and the admin's filter. Small, because most tokens are ready.
             models.Index(
                 fields=["state", "created"],
                 name="token_unready",
@@ -78,12 +78,13 @@ class Token(models.Model):
 
     @property
     def label(self):
-        """What tells this token from others when it is read aloud."""
+        """What a screen reader calls this token."""
         return f"{self.state} token {(self.value or str(self.pk))[:6]}"
 
     @property
     def time(self):
-        """The time of day it was asked for; cheaper than a template's date filter."""
+        """The time of day at which it was asked for."""
+        # The template's date filter takes 20 times as long, and each row of the page would pay it.
         return f"{self.created.hour:02}:{self.created.minute:02} UTC"
 
     @property
@@ -92,24 +93,26 @@ class Token(models.Model):
 
 
 def expiry():
-    """Return the time before which tokens were created that have expired by now."""
+    """Return the time before which a token must have been created to have expired."""
     return timezone.now() - conf.LIFETIME
 
 
 def new_value():
     """Return 256 random bits as 64 hexadecimal digits.
 
-    Fit for a SECRET_KEY (Django's check W009 wants 50 characters), and the same in a shell, in
-    an env file and in a URL, because nothing in it needs quoting.
+    It can serve as a SECRET_KEY (Django's check W009 wants 50 characters), and needs no quotes in
+    a shell, an env file or a URL.
     """
     return secrets.token_hex(32)
 
 
 def lock(visitor):
-    """Let one transaction at a time count and create this visitor's tokens.
+    """Make other transactions of this visitor wait, so that each counts the tokens of the last.
 
-    SQLite needs no lock: its transactions that write follow one another (see the settings).
+    SQLite needs no lock: it runs one writing transaction at a time (see config/settings.py).
     """
     if connection.vendor == "postgresql":
         with connection.cursor() as cursor:
+            # Postgres takes a signed 64-bit number: the first 63 bits of the id. Two visitors who
+            # share them would only wait for each other.
             cursor.execute("SELECT pg_advisory_xact_lock(%s)", [visitor.int >> 65])

@@ -33,16 +33,16 @@ def home(request):
 @require_safe
 @cache_control(no_store=True)
 def progress(request):
-    """Return what has changed of the tokens named by `token`, for htmx to swap in.
+    """Return the changes to the tokens named by `token`, for htmx to swap in.
 
-    The page polls this while some of its tokens are pending.
+    The page polls this while any of its tokens are pending.
     """
     mine = Token.objects.of(get_visitor(request))
     shown = parse_ids(request.GET.getlist("token"))
     tokens = list(mine.filter(pk__in=shown))
     gone = shown - {token.pk for token in tokens}
     if gone and not mine.exists():
-        return HttpResponseClientRefresh()  # the page without a list is another
+        return HttpResponseClientRefresh()  # the page has no list any more: load all of it
     add_progress(tokens)
     context = {
         "pending": [token for token in tokens if token.is_pending],
@@ -70,14 +70,14 @@ def generate_in_background(request):
 @require_POST
 @throttled(conf.RATE)
 def retry(request):
-    """Ask anew for a token that could not be made; the failed one goes."""
+    """Ask again for a token that could not be made, and delete the failed one."""
     failed = Token.objects.filter(state=Token.State.FAILED)
     return create_token(request, instead_of=posted(request, failed), state=Token.State.PENDING)
 
 
 @require_POST
 def delete(request):
-    """Delete one token of the visitor."""
+    """Delete one of the visitor's tokens."""
     if posted(request, Token.objects).delete()[0]:
         messages.success(request, "Deleted.")
     return redirect("tokens:home")
@@ -86,7 +86,7 @@ def delete(request):
 @require_http_methods(["GET", "HEAD", "POST"])
 @cache_control(no_store=True)
 def delete_all(request):
-    """Delete all tokens of the visitor, after asking for confirmation."""
+    """Delete all of the visitor's tokens, after asking for confirmation."""
     tokens = Token.objects.of(get_visitor(request))
     if request.method != "POST":
         return render(request, "tokens/delete_all.html", {"count": tokens.count()})
@@ -96,10 +96,10 @@ def delete_all(request):
 
 
 def create_token(request, *, instead_of=None, **fields):
-    """Create a token of the visitor, with its job if it is pending, and go back home.
+    """Create a token for the visitor, and its job if it is pending; return a redirect home.
 
-    `instead_of` is a queryset of tokens to delete in the same transaction; when it is given and
-    finds none, nothing is created.
+    `instead_of` is a queryset of tokens to delete in the same transaction. If it is given but
+    empty, nothing is created.
     """
     visitor = get_visitor(request) or uuid4()
     response = redirect("tokens:home")
@@ -117,19 +117,19 @@ def create_token(request, *, instead_of=None, **fields):
     except QueueFull as error:
         return unavailable(error.retry_after)
     if token.is_pending and redis_is_silent():
-        messages.warning(request, "The queue does not answer just now. Your token will come late.")
+        messages.warning(request, "The queue does not answer just now. Your token will be late.")
     remember_visitor(response, visitor)
     return response
 
 
 def posted(request, tokens):
-    """Return those of the queryset `tokens` that the form names and the visitor owns."""
+    """Return the tokens of the queryset that the form names and the visitor owns."""
     ids = parse_ids(request.POST.getlist("token"))
     return tokens.filter(pk__in=ids, visitor=get_visitor(request))
 
 
 def parse_ids(texts):
-    """Return the set of UUIDs among the texts; what is none names no token."""
+    """Return the texts that are UUIDs, as a set; invalid ids are ignored."""
     ids = set()
     for text in texts:
         try:
@@ -142,7 +142,7 @@ def parse_ids(texts):
 def add_progress(tokens):
     """Give each pending token its `status` (queued, running or retrying) and `progress` (%).
 
-    One query and one round trip to Redis for all of them, none when nothing is pending.
+    This takes one query and one round trip to Redis, or neither if nothing is pending.
     """
     pending = [token for token in tokens if token.is_pending]
     if not pending:

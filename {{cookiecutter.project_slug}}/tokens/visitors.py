@@ -1,6 +1,6 @@
-"""Who is asking: a random id in a signed cookie, apart from Django's sessions.
+"""Who the visitor is: a random id in a signed cookie of its own, outside Django's sessions.
 
-Session keys change at login and sessions are flushed at logout; tokens should survive both.
+Session keys change at login, and logout deletes the session. Tokens should survive both.
 """
 
 from uuid import UUID
@@ -12,12 +12,12 @@ MAX_AGE = 60 * 60 * 24 * 30  # seconds; renewed with each token
 
 
 def cookie_name():
-    """Return the cookie's name: over HTTPS with the prefix that settings.py explains."""
+    """Return the cookie's name. Over HTTPS it has the prefix that config/settings.py explains."""
     return "__Host-visitor" if settings.SESSION_COOKIE_SECURE else "visitor"
 
 
 def get_visitor(request):
-    """Return the visitor's UUID, or None without a valid cookie."""
+    """Return the visitor's UUID, or None if there is no valid cookie."""
     value = request.get_signed_cookie(cookie_name(), default=None, salt=SALT, max_age=MAX_AGE)
     return UUID(value) if value else None
 

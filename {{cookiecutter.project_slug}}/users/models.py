@@ -2,8 +2,8 @@ from django.contrib.auth.models import AbstractUser
 
 
 class User(AbstractUser):
-    """Who can log in. Django's own user, in a class of this site's: add fields here."""
+    """Somebody who can log in: Django's user, in a class of your own. Add fields here."""
 
     class Meta(AbstractUser.Meta):
-        # The table of Django's own user, which sites had that were made before this class.
+        # The table of Django's own user, because older sites already have it.
         db_table = "auth_user"

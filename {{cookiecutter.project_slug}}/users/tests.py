@@ -5,7 +5,7 @@ from django.urls import reverse
 from users.models import User
 
 
-def test_the_users_of_the_site_are_of_its_own_class_in_djangos_own_table():
+def test_the_site_has_its_own_user_class_in_djangos_table():
     assert get_user_model() is User
     assert User._meta.db_table == "auth_user"
     assert User._meta.get_field("groups").m2m_db_table() == "auth_user_groups"

@@ -10,13 +10,13 @@ from tokens.visitors import remember_visitor
 
 @pytest.fixture(autouse=True)
 def _no_work(monkeypatch):
-    """Let the jobs pretend no work."""
+    """Skip the simulated work of the jobs."""
     monkeypatch.setattr(conf, "WORK_SECONDS", 0)
 
 
 @pytest.fixture
 def visitor(client):
-    """Return the id of a visitor whose cookie the test client has."""
+    """Return the id of a visitor, and give their cookie to the test client."""
     visitor = uuid4()
     response = HttpResponse()
     remember_visitor(response, visitor)

@@ -1,4 +1,4 @@
-"""What each page and the job ask of the database, however many tokens there are."""
+"""The queries of each page and of the job, which do not depend on the number of tokens."""
 
 import pytest
 from django.db import connection
@@ -12,9 +12,9 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 def asked(function, *args):
-    """Call the function; return its queries, each as its first word, like ["SELECT"].
+    """Call the function; return the first word of each of its queries, like ["SELECT"].
 
-    Not what begins and ends a transaction, nor Postgres's lock on the visitor.
+    The start and end of a transaction and the lock on the visitor are left out.
     """
     with CaptureQueriesContext(connection) as queries:
         function(*args)
@@ -41,22 +41,22 @@ def failed(visitor, db):
         ("post", reverse("tokens:delete_all"), ["DELETE"]),
     ],
 )
-def test_a_page_asks_no_more_than_it_needs(client, token, failed, method, path, expected):
+def test_a_page_makes_only_the_queries_it_needs(client, token, failed, method, path, expected):
     assert asked(getattr(client, method), path, {"token": failed.pk}) == expected
 
 
-def test_the_admins_list_asks_for_session_user_count_and_tokens(admin_client, token, failed):
+def test_the_admins_list_queries_session_user_count_and_tokens(admin_client, token, failed):
     path = reverse("admin:tokens_token_changelist")
     assert asked(admin_client.get, path) == ["SELECT"] * 4
 
 
-def test_a_page_asks_once_for_all_jobs_that_are_under_way(client, visitor):
+def test_a_page_makes_one_query_for_all_unfinished_jobs(client, visitor):
     for _ in range(3):
         client.post(reverse("tokens:generate_in_background"))
     assert asked(client.get, reverse("tokens:home")) == ["SELECT"] * 2
 
 
-def test_a_job_looks_claims_makes_the_token_and_ends(pending, work):
+def test_a_job_claims_makes_the_token_and_ends(pending, work):
     tasks.make_token.enqueue(str(pending.pk))
     assert asked(work) == [
         *("SELECT", "UPDATE", "SELECT"),  # the claim

@@ -36,7 +36,7 @@ def test_a_job_makes_the_token(asked, work):
     assert len(asked.value) == 64
 
 
-def test_the_value_is_in_no_part_of_the_job_and_in_no_log(asked, work, caplog):
+def test_the_value_enters_neither_the_job_nor_the_log(asked, work, caplog):
     caplog.set_level("DEBUG")
     work()
     value = Token.objects.get().value
@@ -54,7 +54,7 @@ def test_the_job_of_a_deleted_token_does_nothing(asked, work):
     assert Job.objects.get().status == "SUCCESSFUL"
 
 
-def test_a_token_deleted_while_it_is_made_stays_deleted(asked, work, monkeypatch):
+def test_a_token_deleted_while_its_job_runs_stays_deleted(asked, work, monkeypatch):
     monkeypatch.setattr(tasks, "new_value", lambda: Token.objects.all().delete() and "value")
     work()
     assert Token.objects.count() == 0
@@ -67,7 +67,7 @@ def test_a_token_fails_with_its_job(asked, work, broken):
     assert asked.state == Token.State.FAILED
 
 
-def test_a_token_waits_while_its_job_has_attempts_left(asked, work, broken):
+def test_a_token_stays_pending_while_its_job_has_attempts_left(asked, work, broken):
     work()
     add_progress([asked])
     assert Token.objects.get().state == Token.State.PENDING
@@ -91,12 +91,12 @@ def test_progress_is_reported_by_the_running_job(asked, work, monkeypatch):
     assert seen[:10] == [("running", 10 * step) for step in range(10)]
 
 
-def test_progress_without_redis_is_queued(asked, no_redis):
+def test_without_redis_progress_shows_queued(asked, no_redis):
     add_progress([asked])
     assert (asked.status, asked.progress) == ("queued", 0)
 
 
-def test_progress_of_a_token_without_a_job_is_queued(pending):
+def test_a_token_without_a_job_shows_queued(pending):
     add_progress([pending])
     assert (pending.status, pending.progress) == ("queued", 0)
 
@@ -120,19 +120,19 @@ def test_a_pending_token_of_an_older_version_gets_a_job(pending, work):
     assert Token.objects.get().state == Token.State.READY
 
 
-def test_a_young_pending_token_is_left_to_the_request_that_made_it(pending):
+def test_a_young_pending_token_is_left_alone(pending):
     tasks.tidy.call()
     assert Job.objects.count() == 0
 
 
-def test_a_token_whose_job_failed_unnoticed_fails(asked):
+def test_a_token_fails_if_its_jobs_failure_was_missed(asked):
     Token.objects.update(created=timezone.now() - timedelta(minutes=2))
     Job.objects.update(status="FAILED")
     tasks.tidy.call()
     assert Token.objects.get().state == Token.State.FAILED
 
 
-def test_a_token_whose_job_waits_is_left_alone(asked):
+def test_a_token_with_a_waiting_job_is_left_alone(asked):
     Token.objects.update(created=timezone.now() - timedelta(minutes=2))
     tasks.tidy.call()
     assert Token.objects.get().state == Token.State.PENDING

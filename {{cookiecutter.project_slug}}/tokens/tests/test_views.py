@@ -50,12 +50,12 @@ def test_the_visitor_is_remembered_by_a_cookie_that_scripts_cannot_read(client):
     assert Token.objects.values("visitor").distinct().count() == 1
 
 
-def test_a_forged_cookie_is_nobody(client, token):
+def test_a_forged_cookie_is_ignored(client, token):
     client.cookies["visitor"] = f"{token.visitor}:forged"
     assert token.value not in client.get(HOME).text
 
 
-def test_without_javascript_a_message_stays_long_enough_to_be_read(client, visitor):
+def test_without_javascript_a_message_stays_long_enough_to_read(client, visitor):
     Token.objects.bulk_create(Token(visitor=visitor) for _ in range(conf.PENDING_LIMIT))
     response = client.post(reverse("tokens:generate_in_background"), follow=True)
     assert 'http-equiv="refresh" content="10"' in response.text
@@ -74,7 +74,7 @@ def test_generate_in_background_shows_progress_then_the_token(client, work):
     assert 'http-equiv="refresh"' not in response.text
 
 
-def test_the_page_shows_how_far_the_job_is(client):
+def test_the_page_shows_the_progress_of_a_job(client):
     client.post(reverse("tokens:generate_in_background"))
     job = Job.objects.get()
     job.claim("worker")
@@ -84,13 +84,13 @@ def test_the_page_shows_how_far_the_job_is(client):
     assert 'value="35"' in response.text
 
 
-def test_a_job_that_waits_for_another_attempt_is_shown_so(client):
+def test_a_job_that_waits_for_another_attempt_shows_retrying(client):
     client.post(reverse("tokens:generate_in_background"))
     Job.objects.update(attempts=1)
     assert "Retrying" in client.get(HOME).text
 
 
-def test_a_full_queue_gives_a_503_page_and_no_token(client):
+def test_a_full_queue_answers_503_and_makes_no_token(client):
     cache.set(carrier.COUNTS_KEY, {"at": 0, "unfinished": {"default": 10_000}})
     response = client.post(reverse("tokens:generate_in_background"))
     assert response.status_code == 503
@@ -99,7 +99,7 @@ def test_a_full_queue_gives_a_503_page_and_no_token(client):
     assert client.post(reverse("tokens:generate")).status_code == 302
 
 
-def test_home_takes_one_query_whatever_it_shows(
+def test_home_takes_one_query_however_much_it_shows(
     client, visitor, token, pending, django_assert_num_queries
 ):
     Token.objects.create(visitor=visitor, state="failed")
@@ -120,7 +120,7 @@ def test_expired_tokens_are_not_listed(client, token):
     assert token.value not in client.get(HOME).text
 
 
-def test_nobody_sees_another_visitors_tokens(token):
+def test_visitors_do_not_see_each_others_tokens(token):
     other = Client()
     other.post(reverse("tokens:generate"))
     assert token.value not in other.get(HOME).text
@@ -128,7 +128,7 @@ def test_nobody_sees_another_visitors_tokens(token):
 
 
 @pytest.mark.parametrize("name", ["delete", "delete_all", "retry"])
-def test_nobody_changes_another_visitors_tokens(token, name):
+def test_visitors_cannot_change_each_others_tokens(token, name):
     Token.objects.update(state="failed")
     Client().post(reverse(f"tokens:{name}"), {"token": token.pk})
     other = Client()
@@ -148,42 +148,42 @@ def test_progress_takes_one_query_and_no_session(client, pending, django_assert_
     assert not response.cookies
 
 
-def test_progress_ends_when_nothing_is_pending(client, token):
+def test_polling_ends_when_nothing_is_pending(client, token):
     response = client.get(PROGRESS, {"token": token.pk})
     assert token.value in response.text
     assert "Your token is ready." in response.text
     assert "hx-trigger" not in response.text
 
 
-def test_progress_says_when_a_token_could_not_be_made(client, visitor):
+def test_progress_reports_a_token_that_could_not_be_made(client, visitor):
     failed = Token.objects.create(visitor=visitor, state="failed")
     assert "A token could not be made." in client.get(PROGRESS, {"token": failed.pk}).text
 
 
-def test_progress_removes_what_is_gone(client, token):
+def test_progress_removes_deleted_tokens(client, token):
     gone = uuid4()
     row = f'hx-swap-oob="delete:li:has(#delete-{gone})"'
     assert row in client.get(PROGRESS, {"token": gone}).text
 
 
-def test_progress_asks_for_the_whole_page_when_nothing_is_left(client, visitor):
+def test_progress_reloads_the_page_when_no_token_is_left(client, visitor):
     assert client.get(PROGRESS, {"token": uuid4()})["HX-Refresh"] == "true"
 
 
-def test_progress_ignores_what_is_no_id(client, visitor):
+def test_progress_ignores_invalid_ids(client, visitor):
     assert client.get(PROGRESS, {"token": "<script>"}).status_code == 200
 
 
 # --- Deleting and trying again ---------------------------------------------------------------
 
 
-def test_delete_deletes_one(client, visitor, token, pending):
+def test_delete_deletes_one_token(client, visitor, token, pending):
     response = client.post(reverse("tokens:delete"), {"token": token.pk}, follow=True)
     assert list(Token.objects.all()) == [pending]
     assert texts(response) == ["Deleted."]
 
 
-def test_delete_of_what_is_gone_says_nothing(client, visitor):
+def test_deleting_a_token_that_is_gone_shows_no_message(client, visitor):
     response = client.post(reverse("tokens:delete"), {"token": "none"}, follow=True)
     assert response.status_code == 200
     assert texts(response) == []
@@ -215,7 +215,7 @@ def test_only_a_failed_token_is_tried_again(client, token):
 @pytest.mark.parametrize(
     "name", ["generate", "generate_in_background", "retry", "delete", "progress", "home"]
 )
-def test_state_changes_by_post_only(client, name):
+def test_only_post_changes_state(client, name):
     method = client.post if name in ("progress", "home") else client.get
     assert method(reverse(f"tokens:{name}")).status_code == 405
 
@@ -232,14 +232,14 @@ def test_every_post_needs_a_csrf_token(name):
 # --- Limits and faults -----------------------------------------------------------------------
 
 
-def test_a_visitor_can_have_so_many_tokens(client, visitor):
+def test_a_visitor_has_a_limit_of_tokens(client, visitor):
     Token.objects.bulk_create(Token(visitor=visitor, state="ready") for _ in range(conf.LIMIT))
     response = client.post(reverse("tokens:generate"), follow=True)
     assert Token.objects.count() == conf.LIMIT
     assert texts(response) == [f"You have {conf.LIMIT} tokens: delete one first."]
 
 
-def test_a_visitor_can_have_so_many_pending(client, visitor, queue):
+def test_a_visitor_has_a_limit_of_pending_tokens(client, visitor, queue):
     Token.objects.bulk_create(Token(visitor=visitor) for _ in range(conf.PENDING_LIMIT))
     response = client.post(reverse("tokens:generate_in_background"), follow=True)
     assert queue.count == 0
@@ -249,7 +249,7 @@ def test_a_visitor_can_have_so_many_pending(client, visitor, queue):
 
 
 @pytest.mark.parametrize("name", ["generate", "generate_in_background", "retry"])
-def test_an_address_can_ask_so_often_a_minute(client, name, monkeypatch):
+def test_an_address_is_throttled(client, name, monkeypatch):
     monkeypatch.setattr(conf, "LIMIT", conf.RATE + 1)
     monkeypatch.setattr(conf, "PENDING_LIMIT", conf.RATE + 1)
     failed = Token.objects.create(visitor=uuid4(), state="failed")
@@ -265,7 +265,7 @@ def test_an_address_can_ask_so_often_a_minute(client, name, monkeypatch):
     assert Token.objects.count() == made
 
 
-def test_without_redis_a_background_token_is_accepted_and_comes_late(client, no_redis):
+def test_without_redis_a_background_token_is_accepted_and_late(client, no_redis):
     response = client.post(reverse("tokens:generate_in_background"), follow=True)
     assert Token.objects.get().state == Token.State.PENDING
     assert "The queue does not answer" in texts(response)[0]

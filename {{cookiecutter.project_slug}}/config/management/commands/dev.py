@@ -9,7 +9,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 
 class Command(BaseCommand):
-    help = "Migrates and starts the site for development, with Procfile.dev if there is a Redis."
+    help = "Migrates and starts the site for development, with Procfile.dev if REDIS_URL is set."
 
     def handle(self, **options):
         port = settings.PORT

@@ -1,7 +1,7 @@
-// The keyboard's place after a swap, and a word when the site does not answer.
+// Keeps the keyboard focus after a swap, and shows a message if the site does not answer.
 // Everything else is plain forms and htmx.
 
-// Shows the text where messages are, and has it read aloud. Scripts of apps use it too.
+// Shows the text as a message, and has it read aloud. Scripts of apps use it too.
 function announce(text) {
   const message = document.createElement("p");
   message.className = "message";
@@ -9,8 +9,8 @@ function announce(text) {
   document.getElementById("messages").replaceChildren(message);
 }
 
-// htmx gives the focus back to an element with the same id. When that one is gone, the button of a
-// deleted row for example, the row now in its place gets it; without one, the page's main part.
+// htmx gives the focus back to an element with the same id. If that element is gone, such as the
+// button of a deleted row, the row now in its place gets the focus, or else the main part.
 let focused = false;
 let place = -1;
 
@@ -31,8 +31,8 @@ function rows() {
   return [...document.querySelectorAll("main li")];
 }
 
-// A page that is not ours, a proxy's for example, has no part to take the place of this one's. Said
-// once, not at every poll.
+// A page that is not ours, such as a proxy's error page, cannot be swapped in. Show the message once,
+// not at every poll.
 document.addEventListener("htmx:beforeSwap", (event) => {
   const { boosted, xhr } = event.detail;
   if (!boosted || xhr.responseText.includes('id="main"')) return;

@@ -10,7 +10,7 @@ document.addEventListener("click", async (event) => {
   setTimeout(() => (button.textContent = "Copy"), 2000);
 });
 
-// Returns whether it was copied. Without access to the clipboard, the text is left selected.
+// Returns whether it copied the text. Without access to the clipboard, it selects the text instead.
 async function copy(element) {
   try {
     await navigator.clipboard.writeText(element.textContent);

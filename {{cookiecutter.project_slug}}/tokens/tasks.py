@@ -5,15 +5,9 @@ from datetime import timedelta
 
 from django.db.models import Exists, OuterRef
 from django.dispatch import receiver
-{%- if cookiecutter.django_version == "5.2" %}
 from django.utils import timezone
-from django_tasks import task
-{%- else %}
-from django.tasks import task
-from django.utils import timezone
-{%- endif %}
 
-from jobs.compat import TaskResultStatus, signals
+from jobs.compat import TaskResultStatus, signals, task
 from jobs.models import Job
 from tokens import conf
 from tokens.models import Token, new_value
@@ -23,10 +17,10 @@ BATCH = 1000  # rows; keeps each transaction short
 
 @task(takes_context=True)
 def make_token(context, token_id):
-    """Make the value of a pending token, slowly, reporting progress."""
+    """Make the value of a pending token, slowly, and report progress."""
     pending = Token.objects.pending().filter(pk=token_id)
     if not pending.exists():
-        return  # deleted meanwhile
+        return  # it has been deleted
     seconds = conf.WORK_SECONDS
     started = time.monotonic()
     while (spent := time.monotonic() - started) < seconds:
@@ -38,7 +32,7 @@ def make_token(context, token_id):
 
 @receiver(signals.task_finished)
 def mark_failed(task_result, **kwargs):
-    """Let the visitor try again when a token's job has failed for good."""
+    """Let the visitor try again if a token's job has failed for good."""
     if task_result.task.func is make_token.func and task_result.status == TaskResultStatus.FAILED:
         made_by = Token.objects.pending().filter(pk=task_result.args[0], job=task_result.id)
         made_by.update(state=Token.State.FAILED)
@@ -46,7 +40,7 @@ def mark_failed(task_result, **kwargs):
 
 @task
 def tidy():
-    """Delete the expired tokens, and see to the pending ones that no job stands for."""
+    """Delete expired tokens, and fix pending ones whose job has failed or is missing."""
     deleted = BATCH
     while deleted == BATCH:
         batch = Token.objects.expired().order_by("created").values_list("pk", flat=True)
@@ -56,7 +50,7 @@ def tidy():
     pending.filter(Exists(job.filter(status=TaskResultStatus.FAILED))).update(
         state=Token.State.FAILED
     )
-    # Made by a version of the site from before its tokens had jobs.
+    # From an older version of the site, whose tokens had no jobs.
     for token in pending.filter(~Exists(job)).order_by("created")[:BATCH]:
         result = make_token.enqueue(str(token.pk))
         Token.objects.filter(pk=token.pk).update(job=result.id)

@@ -1,0 +1,87 @@
+"""Production's files, without a stack: the script, the Caddyfile, what a wrong setting says."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.docker import ENVIRONMENT, docker
+
+pytestmark = pytest.mark.xdist_group("docker")
+
+
+@pytest.fixture(scope="module")
+def site(bake_session):
+    return bake_session()
+
+
+def call(site, *arguments, **variables):
+    """Return the exit code and the output of the script."""
+    done = subprocess.run(
+        [site / "deploy/production.sh", *arguments],
+        env=ENVIRONMENT | variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    return done.returncode, done.stdout
+
+
+def test_the_script_is_clean_shell(site):
+    shellcheck = Path(sys.executable).with_name("shellcheck")
+    done = subprocess.run(
+        [shellcheck, site / "deploy/production.sh"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_caddyfile_is_formatted_and_accepted(engine, site):
+    caddyfile = (site / "deploy/Caddyfile").read_text()
+    caddy = ["run", "--rm", "--interactive", "--env=DOMAIN=www.example.org, example.org", "caddy:2"]
+    assert docker(*caddy, "caddy", "fmt", "-", input=caddyfile) == caddyfile.strip()
+    adapt = "cat > /tmp/Caddyfile; caddy adapt --config /tmp/Caddyfile --adapter caddyfile"
+    docker(*caddy, "sh", "-c", adapt, input=caddyfile)
+
+
+@pytest.mark.parametrize(
+    "domain",
+    [
+        "", "https://www.example.org", "example.org/", "example.org:443", "*.example.org",
+        "Example.org", "-example.org", "a.example.org,b.example.org", "a.example.org, ",
+    ],
+)  # fmt: skip
+def test_a_domain_that_cannot_work_is_refused(engine, site, domain):
+    code, output = call(site, "deploy", DOMAIN=domain)
+    assert code == 1
+    assert "DOMAIN in .env must be a name like www.example.org" in output.splitlines()[-1]
+    assert not (site / "secrets").exists()
+
+
+def test_compose_reads_the_owners_settings_and_the_release(engine, site):
+    """From the folder of the site, as README.md says; elsewhere it refuses."""
+    env, release = site / ".env", site / "deploy/.env"
+    before = env.read_text()
+    try:
+        settings = "DOMAIN=www.example.org\nCOMPOSE_FILE=deploy/compose.yaml\nHTTPS_PORT=8443\n"
+        env.write_text(before + settings)
+        release.write_text("RELEASE=2026-01-01\n")
+        config = docker("compose", "config", cwd=site)
+        assert re.search(r"^ +image: my_site-production:2026-01-01$", config, re.M)
+        assert re.search(r"^ +DOMAIN: www\.example\.org$", config, re.M)
+        assert re.search(r'^ +published: "8443"$', config, re.M)
+        assert f"file: {site}/secrets/releases/2026-01-01/secret_key" in config
+        elsewhere = docker("compose", "config", cwd=site / "deploy", check=False)
+        assert "required variable DOMAIN is missing a value" in elsewhere
+    finally:
+        env.write_text(before)
+        release.unlink()
+
+
+def test_what_the_machine_writes_is_for_nobody_else_and_not_for_git(site):
+    for name in ("secrets/secret_key", "backups/2026-01-01T00-00-00Z", "deploy/.env"):
+        path = site / name
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    status = ["git", "status", "--porcelain", "--untracked-files=all"]
+    assert subprocess.run(status, cwd=site, capture_output=True, text=True).stdout == ""

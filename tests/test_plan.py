@@ -1,0 +1,46 @@
+"""Which tests run beside which."""
+
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
+
+import pytest
+from support.plan import lane
+from support.processes import wait_for
+
+
+@pytest.mark.xdist_group("any")
+def test_xdist_groups_are_honoured(request):
+    """Pytest 9.2 parted pytest-xdist from its groups, and everything ran beside everything."""
+    assert not hasattr(request.config, "workerinput") or request.node.nodeid.endswith("@any")
+
+
+def test_who_is_to_be_alone_waits_for_the_others_and_then_they_wait(tmp_path):
+    inside, leave = [], {name: Event() for name in ("first", "second", "alone", "late")}
+
+    def stay(name):
+        with lane(name == "alone", tmp_path):
+            inside.append(name)
+            leave[name].wait(30)
+            inside.remove(name)
+
+    def waits(future):
+        with pytest.raises(TimeoutError):
+            future.result(0.2)
+        return True
+
+    with ThreadPoolExecutor() as pool:
+        for name in ("first", "second"):
+            pool.submit(stay, name)
+            wait_for(lambda name=name: name in inside)
+        alone = pool.submit(stay, "alone")
+        assert waits(alone)
+        late = pool.submit(stay, "late")
+        assert waits(late)
+        assert sorted(inside) == ["first", "second"]
+        leave["first"].set()
+        leave["second"].set()
+        wait_for(lambda: inside == ["alone"])
+        assert waits(late)
+        leave["alone"].set()
+        wait_for(lambda: inside == ["late"])
+        leave["late"].set()
