@@ -16,8 +16,8 @@ class RedisCache(DjangoRedisCache):
     """
 
     def __init__(self, server, params):
-        # Try again once, on a new connection, if the old one was stale or leads to a replica by now,
-        # but not if Redis hangs.
+        # Try again once, on a new connection, if the old one was stale or leads to a replica, but
+        # not if Redis hangs.
         stale = (exceptions.ConnectionError, exceptions.MasterDownError, exceptions.ReadOnlyError)
         retry = Retry(NoBackoff(), 1, supported_errors=stale)
         super().__init__(server, params | {"OPTIONS": {"retry": retry} | params.get("OPTIONS", {})})
