@@ -8,7 +8,13 @@ from support.pythons import newest_django, site_environment
 from support.servers import Postgres, Redis
 from support.template import DJANGO_VERSIONS, TEMPLATE, copy_template
 
-pytest_plugins = ["support.browser", "support.docker", "support.heroku", "support.production"]
+pytest_plugins = [
+    "support.browser",
+    "support.docker",
+    "support.heroku",
+    "support.production",
+    "support.stack",
+]
 
 
 @pytest.fixture(scope="session", autouse=True)

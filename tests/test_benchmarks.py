@@ -1,4 +1,4 @@
-"""The benchmarks' arithmetic, and how they end early. `make bench` itself runs in no test."""
+"""The benchmarks' arithmetic, and how they stop early. No test runs `make bench` itself."""
 
 import os
 import shutil
@@ -14,50 +14,44 @@ from support.template import TEMPLATE
 
 sys.path.insert(0, str(TEMPLATE / "benchmarks"))
 
-from run import Row, ratios, take_turns
+from run import Row, table, take_turns
 
 RUN = [sys.executable, TEMPLATE / "benchmarks/run.py"]
 
 
 @pytest.mark.parametrize(
-    ("goal", "values", "met"),
+    ("name", "site", "ratio", "met"),
     [
-        ("≤ 1.5", [1.4, 1.5, 9], True),
-        ("≤ 1.5", [1.4, 1.6, 1.7], False),
-        ("≥ 0.3", [0.1, 0.3, 0.4], True),
-        ("≥ 0.3", [0.1, 0.2, 0.9], False),
+        ("stylesheet, requests/s", [[90, 96], [80, 70]], 0.96, True),
+        ("stylesheet, requests/s", [[90, 94], [80, 70]], 0.94, False),
+        ("home page with ten tokens, CPU", [[250, 200], [210, 300]], 2.0, True),
+        ("home page with ten tokens, CPU", [[250, 202], [210, 300]], 2.02, False),
     ],
 )
-def test_a_row_meets_its_goal_by_its_median(goal, values, met):
-    row = Row("page", "bare Django", goal, values)
-    assert row.met == met
-    verdict = "yes" if met else "**no**"
-    assert str(row) == (
-        f"| page | bare Django | {values[1]:.2f} x | {min(values):.2f} to {max(values):.2f} "
-        f"| {goal} | {verdict} |"
-    )
+def test_a_row_compares_the_best_of_both_sides_with_its_goal(name, site, ratio, met):
+    better = min if "CPU" in name else max
+    row = Row(name, site, [[100, 100], [100, 100]], better)
+    assert (row.ratio, row.met) == (ratio, met)
+    assert row.range == f"{min(map(better, site)) / 100:.2f} to {max(map(better, site)) / 100:.2f}"
 
 
-def test_the_distance_from_a_goal_is_above_one_where_it_is_missed():
-    assert Row("page", "", "≤ 2", []).distance(4) == 2
-    assert Row("page", "", "≥ 2", []).distance(1) == 2
+def test_the_results_publish_what_a_reader_learns_and_no_verdict():
+    row = Row("stylesheet, requests/s", [[1], [2]], [[4], [4]], max)
+    line = table([row]).splitlines()[-1]
+    lesson = "what a static file costs beside pages"
+    assert line == f"| stylesheet, requests/s | 0.50 | 0.25 to 0.50 | {lesson} |"
 
 
-def test_a_row_without_values_says_why():
-    row = Row("image", "", "≤ 1", [], unit="not measured: no Docker engine")
-    assert str(row) == "| image | - | not measured: no Docker engine | - | ≤ 1 | - |"
-
-
-def test_the_order_of_turns_alternates_and_ratios_are_of_the_same_round():
+def test_turns_alternate_their_order_and_are_grouped_by_rounds():
     order = []
 
-    def subject(name, value):
+    def subject(name):
         order.append(name)
-        return value
+        return len(order)
 
-    a, b = take_turns(lambda: subject("a", len(order) + 1), lambda: subject("b", 2), rounds=3)
-    assert order == ["a", "b", "b", "a", "a", "b"]
-    assert ratios(a, b) == [0.5, 2, 2.5]
+    a, b = take_turns(lambda: subject("a"), lambda: subject("b"), rounds=2, turns=2)
+    assert "".join(order) == "abbaabba"
+    assert (a, b) == ([[1, 4], [5, 8]], [[2, 3], [6, 7]])
 
 
 def test_a_missing_tool_is_named_in_one_line(tmp_path):
@@ -87,7 +81,7 @@ def test_an_interrupted_run_leaves_neither_servers_nor_files_behind(tmp_path):
     # Not in `tmp_path`, where a server of another user could not look for its data.
     folder = Path(tempfile.mkdtemp(prefix="benchmarks-"))
     folder.chmod(0o755)
-    command = [*RUN, "--only", "start"]
+    command = [*RUN, "--only", "http"]
     environment = os.environ | {"TMPDIR": str(folder)}
     try:
         with Process(command, tmp_path / "log", env=environment) as run:

@@ -17,14 +17,14 @@ from support.processes import wait_for
 from support.pythons import quick_variants
 from support.servers import execute
 
-# Chromium gives up a request when Docker makes a network.
+# Chromium drops a request when Docker creates a network.
 pytestmark = [
     pytest.mark.xdist_group("network"),
     pytest.mark.parametrize("variant", quick_variants(), indirect=True),
 ]
 
 
-def test_a_form_without_its_cookie_says_so_where_the_visitor_is(chromium, live_site):
+def test_a_form_without_its_cookie_reports_it_on_the_same_page(chromium, live_site):
     with browse(chromium, live_site, expected=refused(403)) as page:
         page.goto("/")
         generate(page)
@@ -38,14 +38,14 @@ def test_a_form_without_its_cookie_says_so_where_the_visitor_is(chromium, live_s
         generate(page)
 
 
-def test_the_tokens_of_a_visitor_whose_cookie_expires_leave_the_page(page, live_site):
+def test_tokens_leave_the_page_when_the_visitors_cookie_expires(page, live_site):
     page.goto("/")
     start_job(page)
     page.context.clear_cookies(name="visitor")
     expect(page.locator("li.token")).to_have_count(0)
 
 
-def test_a_site_that_does_not_answer_is_said(chromium, live_site):
+def test_a_site_that_does_not_answer_is_reported(chromium, live_site):
     with browse(chromium, live_site, expected="net::ERR|htmx:") as page:
         page.goto("/")
         page.context.set_offline(True)
@@ -56,7 +56,7 @@ def test_a_site_that_does_not_answer_is_said(chromium, live_site):
 
 
 @pytest.mark.parametrize("status", [502, 504])
-def test_the_page_of_a_proxy_does_not_take_the_place_of_ours(chromium, live_site, status):
+def test_a_proxys_error_page_does_not_replace_ours(chromium, live_site, status):
     with browse(chromium, live_site, expected=refused(status)) as page:
         page.goto("/")
         generate(page)
@@ -68,7 +68,7 @@ def test_the_page_of_a_proxy_does_not_take_the_place_of_ours(chromium, live_site
         generate(page)
 
 
-def test_that_a_poll_is_not_answered_is_said_once(chromium, live_site):
+def test_an_unanswered_poll_is_reported_once(chromium, live_site):
     with browse(chromium, live_site, expected="net::ERR|htmx:") as page:
         page.goto("/")
         with frozen(live_site.worker):
@@ -89,7 +89,7 @@ def test_that_a_poll_is_not_answered_is_said_once(chromium, live_site):
         expect(tokens(page)).to_have_count(1)
 
 
-def test_bad_addresses_have_pages_of_the_same_look(chromium, live_site):
+def test_pages_for_bad_addresses_look_like_the_site(chromium, live_site):
     foreign = live_site.address.replace("localhost", "foreign.localhost")
     for url, status, text in (
         ("/nowhere/", 404, "Page not found"),
@@ -101,7 +101,7 @@ def test_bad_addresses_have_pages_of_the_same_look(chromium, live_site):
             check_accessibility(page)
 
 
-def test_errors_have_pages_of_the_same_look(chromium, live_site):
+def test_error_pages_look_like_the_site(chromium, live_site):
     with browse(chromium, live_site, expected=refused(500)) as page:
         page.goto("/")
         generate(page)
@@ -117,7 +117,7 @@ def test_errors_have_pages_of_the_same_look(chromium, live_site):
         expect(tokens(page)).to_have_count(1)
 
 
-def test_without_a_database_pages_say_so_and_come_back(chromium, live_site):
+def test_without_a_database_pages_say_so_and_recover(chromium, live_site):
     name = live_site.database.rpartition("/")[2]
     with browse(chromium, live_site, expected=refused(503)) as page:
         page.goto("/")
@@ -131,7 +131,7 @@ def test_without_a_database_pages_say_so_and_come_back(chromium, live_site):
             assert page.goto("/").status == 503
             expect(heading(page, "Back in a moment")).to_be_visible()
             check_accessibility(page)
-            # The other pages do not need it.
+            # The other pages do not need the database.
             assert page.request.get("/nowhere/").status == 404
         finally:
             execute(live_site.postgres, f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
@@ -140,9 +140,9 @@ def test_without_a_database_pages_say_so_and_come_back(chromium, live_site):
 
 
 @pytest.mark.slow
-def test_a_job_that_fails_is_tried_again_and_then_by_the_visitor(page, live_site):
+def test_a_failed_job_is_retried_and_then_the_visitor_can_try_again(page, live_site):
     page.goto("/")
-    # A worker that cannot sleep so long raises in every attempt.
+    # Sleeping for that long raises, so every attempt fails.
     live_site.worker.stop()
     with live_site.process("worker", TOKEN_WORK_SECONDS="-1"):
         button(page, "Generate in background").click()

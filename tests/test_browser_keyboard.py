@@ -1,4 +1,4 @@
-"""Everything by keyboard, in a real browser."""
+"""Everything works with the keyboard, in a real browser."""
 
 import pytest
 from playwright.sync_api import expect
@@ -6,7 +6,7 @@ from support.browser import button, start_job, tokens
 from support.processes import wait_for
 from support.pythons import quick_variants
 
-# Chromium gives up a request when Docker makes a network.
+# Chromium drops a request when Docker creates a network.
 pytestmark = [
     pytest.mark.xdist_group("network"),
     pytest.mark.parametrize("variant", quick_variants(), indirect=True),
@@ -14,7 +14,7 @@ pytestmark = [
 
 
 def focus(page):
-    """Return what has the focus: its accessible name, or its tag."""
+    """Return the accessible name, or the tag, of the element with the focus."""
     return page.evaluate(
         "(e => e.ariaLabel || (e.id === 'main' ? 'main' : e.innerText))(document.activeElement)"
     )
@@ -28,13 +28,13 @@ def tab_to(page, name):
     pytest.fail(f"Tab never reaches {name}")
 
 
-def test_every_action_by_keyboard(page):
+def test_every_action_works_with_the_keyboard(page):
     page.goto("/")
     tab_to(page, "Generate")
     for count in (1, 2, 3):
         page.keyboard.press("Enter")
         expect(tokens(page)).to_have_count(count)
-        # Swapped, and yet where it was.
+        # The button was swapped, but still has the focus.
         wait_for(lambda: focus(page) == "Generate")
 
     tab_to(page, "Copy ready token")
@@ -46,7 +46,7 @@ def test_every_action_by_keyboard(page):
     tab_to(page, "Delete ready token")
     page.keyboard.press("Enter")
     expect(tokens(page)).to_have_count(2)
-    # The row that took the deleted one's place.
+    # The row that moved into the deleted one's place.
     wait_for(lambda: values[1] in focus(page))
     for count in (1, 0):
         tab_to(page, "Delete ready token")
@@ -67,11 +67,11 @@ def test_every_action_by_keyboard(page):
 
 def test_progress_does_not_take_the_focus(page):
     page.goto("/")
-    # Nowhere: it stays nowhere, and a screen reader goes on reading.
+    # Nothing has the focus, and that stays so: a screen reader goes on reading.
     button(page, "Generate in background").evaluate("button => button.click()")
     expect(tokens(page)).to_have_count(1)
     assert page.evaluate("document.activeElement === document.body")
-    # On the running token: its button is the same until the token is there, then it is its twin.
+    # On the running token's button: it stays until the token arrives, then its twin has the focus.
     start_job(page)
     delete = page.get_by_role("button", name="Delete pending token")
     delete.evaluate("button => { button.focus(); window.kept = button }")

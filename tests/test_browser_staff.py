@@ -5,7 +5,7 @@ from playwright.sync_api import expect
 from support.browser import button, generate, start_job, tokens
 from support.pythons import quick_variants
 
-# Chromium gives up a request when Docker makes a network.
+# Chromium drops a request when Docker creates a network.
 pytestmark = [
     pytest.mark.xdist_group("network"),
     pytest.mark.parametrize("variant", quick_variants(), indirect=True),

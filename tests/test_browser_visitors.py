@@ -1,4 +1,4 @@
-"""Visitors in a real browser, on the processes of live_site with real servers."""
+"""Visitors in a real browser, with real processes and servers (the fixture `live_site`)."""
 
 import re
 
@@ -7,7 +7,7 @@ from playwright.sync_api import expect
 from support.browser import browse, button, check_accessibility, frozen, generate, start_job, tokens
 from support.pythons import quick_variants
 
-# Chromium gives up a request when Docker makes a network.
+# Chromium drops a request when Docker creates a network.
 pytestmark = [
     pytest.mark.xdist_group("network"),
     pytest.mark.parametrize("variant", quick_variants(), indirect=True),
@@ -16,7 +16,7 @@ pytestmark = [
 FIRST_PAGE = 30_000  # bytes transferred, htmx included
 
 
-def test_the_walk_of_a_visitor(page):
+def test_a_visitor_makes_copies_and_deletes_tokens(page):
     page.goto("/")
     expect(page.get_by_text("No tokens yet")).to_be_visible()
     check_accessibility(page)
@@ -42,7 +42,7 @@ def test_the_walk_of_a_visitor(page):
     expect(tokens(page)).to_have_count(1)
     expect(page.get_by_role("status")).to_contain_text("Deleted.")
     assert tokens(page).inner_text() != first
-    # The page was never loaded anew.
+    # The page was never reloaded.
     assert page.evaluate("window.same")
 
     page.get_by_role("link", name="Delete all").click()
@@ -52,12 +52,12 @@ def test_the_walk_of_a_visitor(page):
     expect(page.get_by_text("No tokens yet")).to_be_visible()
 
 
-def test_the_walk_without_javascript(chromium, live_site):
+def test_everything_works_without_javascript(chromium, live_site):
     with browse(chromium, live_site, java_script_enabled=False) as page:
         page.goto("/")
         button(page, "Generate in background").click()
         expect(page.get_by_role("progressbar")).to_be_visible()
-        # The page reloads itself until the token is there.
+        # The page reloads itself until the token arrives.
         expect(tokens(page)).to_have_count(1)
         assert button(page, "Copy ready token", exact=False).count() == 0
         generate(page)
@@ -76,7 +76,7 @@ def test_two_visitors_never_see_each_others_tokens(page, chromium, live_site):
         expect(other.get_by_text("No tokens yet")).to_be_visible()
 
 
-def test_a_slow_job_is_the_same_in_every_tab(page, live_site):
+def test_a_slow_job_looks_the_same_in_every_tab(page, live_site):
     page.goto("/")
     bar = start_job(page)
     with frozen(live_site.worker):
@@ -101,7 +101,7 @@ def test_copying_without_access_to_the_clipboard_selects_the_token(chromium, liv
         assert page.evaluate("getSelection().toString()") == tokens(page).inner_text()
 
 
-def test_the_first_page_is_small_and_comes_from_here_alone(page, live_site):
+def test_the_first_page_is_small_and_loads_nothing_from_elsewhere(page, live_site):
     responses = []
     page.on("response", lambda response: responses.append(response))
     page.goto("/", wait_until="networkidle")

@@ -1,4 +1,4 @@
-"""Git and pip as their owners have configured them."""
+"""Git and pip with their owners' configuration."""
 
 import os
 import subprocess
@@ -12,7 +12,7 @@ IDENTITY = "[user]\nname = Tester\nemail = tester@example.com\n"
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
-    """An empty home with an identity, and what else a test writes there."""
+    """A home with a Git identity, and what the test writes there."""
     home = tmp_path / "home"
     home.mkdir()
     (home / ".gitconfig").write_text(IDENTITY)
@@ -32,7 +32,7 @@ def script(path, text):
 
 
 @pytest.mark.parametrize("place", ["core.excludesFile", "~/.config/git/ignore", "init.templateDir"])
-def test_what_the_owner_ignores_elsewhere_is_in_the_first_commit(home, tmp_path, place):
+def test_the_first_commit_does_not_use_the_owners_ignore_file(home, tmp_path, place):
     ignored = ".python-version\n.env.*\nMakefile\n*.txt\n"
     if place == "core.excludesFile":
         (home / "ignore").write_text(ignored)
@@ -49,14 +49,14 @@ def test_what_the_owner_ignores_elsewhere_is_in_the_first_commit(home, tmp_path,
     assert git(tmp_path / "my_site", "ls-files").split() == [f for f in FILES if f != ".env"]
 
 
-def test_the_hooks_of_a_template_are_not_those_of_the_site(home, tmp_path):
+def test_a_site_does_not_get_the_hooks_of_the_owners_git_template(home, tmp_path):
     script(home / "template/hooks/pre-commit", "exit 1")
     configure(home, f"[init]\ntemplateDir = {home}/template\n")
     assert cookiecutter(tmp_path, "--no-input").stderr == ""
 
 
 def refused_commit(home, tmp_path, **environment):
-    """Bake where Git will not commit; return the line that says why, between its brackets."""
+    """Bake where Git refuses to commit; return the reason in the line's brackets."""
     done = cookiecutter(tmp_path, "--no-input", env=os.environ | environment)
     assert done.returncode == 0
     assert "make dev" in done.stdout
@@ -68,7 +68,7 @@ def refused_commit(home, tmp_path, **environment):
     return reason, command
 
 
-def test_a_key_that_is_not_there_is_the_reason_that_is_given(home, tmp_path):
+def test_a_missing_signing_key_is_reported(home, tmp_path):
     configure(home, "[commit]\ngpgSign = true\n[gpg]\nprogram = /bin/false\n")
     reason, command = refused_commit(home, tmp_path)
     assert "failed to sign" in reason
@@ -81,21 +81,21 @@ def test_a_key_that_is_not_there_is_the_reason_that_is_given(home, tmp_path):
     ("hook", "said"),
     [("echo 'Name a ticket.' >&2; exit 1", "Name a ticket."), ("exit 1", "no reason")],
 )
-def test_what_a_hook_of_the_owner_says_is_the_reason_that_is_given(home, tmp_path, hook, said):
+def test_the_message_of_the_owners_hook_is_reported(home, tmp_path, hook, said):
     script(home / "hooks/pre-commit", hook)
     configure(home, f"[core]\nhooksPath = {home}/hooks\n")
     reason, _ = refused_commit(home, tmp_path)
     assert said in reason
 
 
-def test_a_folder_of_another_owner_is_the_reason_that_is_given(home, tmp_path):
+def test_a_folder_with_another_owner_is_reported(home, tmp_path):
     reason, _ = refused_commit(home, tmp_path, GIT_TEST_ASSUME_DIFFERENT_OWNER="1")
     assert "dubious ownership" in reason
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["environment", "file"])
-def test_make_installs_into_its_environment_whatever_pip_does_elsewhere(bake, home, tmp_path, how):
+def test_make_installs_into_its_environment_despite_pips_configuration(bake, home, tmp_path, how):
     site = bake()
     variables = {"PIP_REQUIRE_VIRTUALENV": "true"}
     if how == "environment":

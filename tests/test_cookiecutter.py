@@ -1,4 +1,4 @@
-"""Cookiecutter's command line: typed and given answers, templates from anywhere, any machine."""
+"""Cookiecutter's command line: where answers and templates come from, and on which machines."""
 
 import json
 import os
@@ -57,13 +57,13 @@ def test_answers_come_from_a_replay_a_configuration_file_and_the_command_line(tm
     for name in FILES:
         if name != ".env":
             assert (first / name).read_bytes() == (second / name).read_bytes()
-    # Nothing secret is in what Cookiecutter keeps.
+    # Cookiecutter keeps no secret.
     key = (first / ".env").read_text().partition("SECRET_KEY=")[2].split("\n")[0]
     for path in replay.iterdir():
         assert key not in path.read_text()
 
 
-def test_it_bakes_under_any_umask_path_and_encoding(tmp_path):
+def test_it_bakes_with_any_umask_path_and_encoding(tmp_path):
     folder = tmp_path / "Žluťoučký kůň & Co's “sites”"
     folder.mkdir()
     environment = os.environ | {"PYTHONIOENCODING": "ascii"}
@@ -91,7 +91,7 @@ def test_it_bakes_without_a_network(tmp_path):
 
 
 def test_an_abbreviation_for_a_repository_works(repository, tmp_path):
-    """`gh:name` stands for a repository; here the configuration points it at a local one."""
+    """Like `gh:name`. The configuration points the abbreviation at a local repository."""
     config = tmp_path / "config.yaml"
     abbreviations = {"gh": f"file://{tmp_path}/{{0}}.git"}
     clones = tmp_path / "clones"

@@ -1,4 +1,4 @@
-"""Updates of a site by cruft."""
+"""Updating a site with cruft."""
 
 import json
 import re
@@ -13,7 +13,7 @@ YEAR = datetime.now(UTC).year
 
 
 def change_template(repository):
-    """Commit what a later version of the template might change."""
+    """Commit changes that a later version of the template might make."""
     source = repository / SOURCE.name
     edit(source / "config/settings.py", ('LANGUAGE_CODE = "en-us"', 'LANGUAGE_CODE = "en-gb"'))
     edit(source / "compose.yaml", ("start_period: 60s", "start_period: 90s"))
@@ -24,27 +24,27 @@ def change_template(repository):
 
 
 def edit_site(site):
-    """Commit what people do with a site."""
+    """Commit changes that people make to a site."""
     edit(site / "config/settings.py", ('    "tokens",\n', '    "mine",\n    "tokens",\n'))
     edit(
         site / "tokens/models.py", ("    objects = Token", "    mine = True\n\n    objects = Token")
     )
     edit(site / "compose.yaml", ("volumes:\n  db:\n", "volumes:\n  db:\n  mine:\n"))
     edit(site / "README.md", ('# Ada\'s "site"\n', "# My own title\n"))
-    edit(site / "LICENSE", (f"Copyright {YEAR} ", "Copyright 2001 "))  # as if baked then
+    edit(site / "LICENSE", (f"Copyright {YEAR} ", "Copyright 2001 "))  # as if baked in that year
     (site / "mine").mkdir()
     (site / "mine/__init__.py").touch()
     (site / ".pre-commit-config.yaml").unlink()
     return commit(site, "Make it mine")
 
 
-# Answers as people give them, not the defaults.
+# Realistic answers, not the defaults.
 ANSWERS = {"project_name": 'Ada\'s "site"', "project_slug": "adas", "license": "Apache-2.0"}
 
 
 @pytest.fixture(params=["create", "link"])
 def linked(request, repository, bake, tmp_path):
-    """A site made by cruft, or made by Cookiecutter and linked later, and edited."""
+    """An edited site, made by cruft, or made by Cookiecutter and linked later."""
     answers = ANSWERS | {"django_version": newest_django()}
     arguments = [repository, "--no-input", "--extra-context", json.dumps(answers)]
     if request.param == "create":
@@ -59,7 +59,7 @@ def linked(request, repository, bake, tmp_path):
     return site
 
 
-def test_an_update_keeps_what_people_have_edited(linked, repository):
+def test_an_update_keeps_peoples_edits(linked, repository):
     env = (linked / ".env").read_bytes()
     assert cruft(linked, "check").returncode == 0
     assert cruft(linked, "update", "--skip-apply-ask").returncode == 0
@@ -92,7 +92,7 @@ def test_an_update_keeps_what_people_have_edited(linked, repository):
     run(site_environment(linked, newest_django()) / "pytest", "-q", site=linked)
 
 
-def test_a_conflict_is_only_where_both_sides_have_changed_the_same_lines(linked, repository):
+def test_only_lines_that_both_sides_changed_conflict(linked, repository):
     change_template(repository)
     edit(linked / "config/settings.py", ('LANGUAGE_CODE = "en-us"', 'LANGUAGE_CODE = "cs"'))
     commit(linked, "Speak Czech")

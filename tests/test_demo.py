@@ -30,8 +30,8 @@ cat chmod dirname env expand find git grep head id ls make mkdir od rm sed sh to
 
 
 @pytest.mark.slow
-def test_demo_bakes_the_lts_where_python_is_older(tmp_path):
-    """On a PATH with Python 3.11 alone, and a .python-version that pyenv could not follow."""
+def test_demo_bakes_the_lts_with_an_older_python(tmp_path):
+    """With only Python 3.11 on PATH, and a .python-version that pyenv cannot satisfy."""
     pythons = find_pythons()
     if (3, 11) not in pythons:
         cannot_run("no Python 3.11 was found")

@@ -1,4 +1,4 @@
-"""Production's files, without a stack: the script, the Caddyfile, what a wrong setting says."""
+"""Production's files, without running them: the script, the Caddyfile, and wrong settings."""
 
 import re
 import subprocess
@@ -17,7 +17,7 @@ def site(bake_session):
 
 
 def call(site, *arguments, **variables):
-    """Return the exit code and the output of the script."""
+    """Run the script; return its exit code and output."""
     done = subprocess.run(
         [site / "deploy/production.sh", *arguments],
         env=ENVIRONMENT | variables,
@@ -28,7 +28,7 @@ def call(site, *arguments, **variables):
     return done.returncode, done.stdout
 
 
-def test_the_script_is_clean_shell(site):
+def test_the_script_passes_shellcheck(site):
     shellcheck = Path(sys.executable).with_name("shellcheck")
     done = subprocess.run(
         [shellcheck, site / "deploy/production.sh"], capture_output=True, text=True
@@ -36,7 +36,7 @@ def test_the_script_is_clean_shell(site):
     assert done.returncode == 0, done.stdout
 
 
-def test_the_caddyfile_is_formatted_and_accepted(engine, site):
+def test_the_caddyfile_is_formatted_and_valid(engine, site):
     caddyfile = (site / "deploy/Caddyfile").read_text()
     caddy = ["run", "--rm", "--interactive", "--env=DOMAIN=www.example.org, example.org", "caddy:2"]
     assert docker(*caddy, "caddy", "fmt", "-", input=caddyfile) == caddyfile.strip()
@@ -51,15 +51,15 @@ def test_the_caddyfile_is_formatted_and_accepted(engine, site):
         "Example.org", "-example.org", "a.example.org,b.example.org", "a.example.org, ",
     ],
 )  # fmt: skip
-def test_a_domain_that_cannot_work_is_refused(engine, site, domain):
+def test_a_bad_domain_is_refused(engine, site, domain):
     code, output = call(site, "deploy", DOMAIN=domain)
     assert code == 1
     assert "DOMAIN in .env must be a name like www.example.org" in output.splitlines()[-1]
     assert not (site / "secrets").exists()
 
 
-def test_compose_reads_the_owners_settings_and_the_release(engine, site):
-    """From the folder of the site, as README.md says; elsewhere it refuses."""
+def test_compose_reads_the_owners_settings_and_the_live_release(engine, site):
+    """In the site's folder, as docs/servers.md says. Elsewhere Compose refuses."""
     env, release = site / ".env", site / "deploy/.env"
     before = env.read_text()
     try:
@@ -78,7 +78,7 @@ def test_compose_reads_the_owners_settings_and_the_release(engine, site):
         release.unlink()
 
 
-def test_what_the_machine_writes_is_for_nobody_else_and_not_for_git(site):
+def test_files_written_by_deploys_are_private_and_ignored_by_git(site):
     for name in ("secrets/secret_key", "backups/2026-01-01T00-00-00Z", "deploy/.env"):
         path = site / name
         path.parent.mkdir(exist_ok=True)

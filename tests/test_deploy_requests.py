@@ -1,4 +1,4 @@
-"""Production and what anybody can send: slow and big requests, foreign hosts, forged addresses."""
+"""Production under hostile requests: slow or big ones, unknown hosts, forged addresses."""
 
 import contextlib
 import re
@@ -30,7 +30,7 @@ def connect(production, receive_buffer=None):
 
 @contextlib.contextmanager
 def slow_clients(production, count, start, step):
-    """Clients that send `start`, and then do `step` with their connection every half second."""
+    """Clients that send `start`, and then call `step` with their connection twice a second."""
     stop = threading.Event()
     started = threading.Semaphore(0)
 
@@ -61,7 +61,7 @@ def largest_file(production):
 
 
 @pytest.mark.parametrize("kind", ["header", "body", "reader"])
-def test_slow_clients_slow_nobody_else_down(production, record_property, kind):
+def test_slow_clients_do_not_slow_others_down(production, record_property, kind):
     if kind == "header":
         start, step = f"GET / HTTP/1.1\r\n{HOST}", lambda c: c.sendall(b"X-A: b\r\n")
     elif kind == "body":
@@ -85,7 +85,7 @@ def test_slow_clients_slow_nobody_else_down(production, record_property, kind):
     assert max(seconds) < 3
 
 
-def test_a_header_that_never_ends_is_cut_off(production):
+def test_an_endless_header_is_cut_off(production):
     with connect(production) as connection:
         connection.sendall(f"GET / HTTP/1.1\r\n{HOST}".encode())
         began = time.monotonic()
@@ -95,13 +95,13 @@ def test_a_header_that_never_ends_is_cut_off(production):
 
 
 @pytest.mark.parametrize("length", ["Content-Length: 700000000", "Transfer-Encoding: chunked"])
-def test_a_big_upload_reaches_no_web(production, length):
-    """It was 700 MB, and web was killed when its memory was full."""
+def test_a_big_upload_never_reaches_web(production, length):
+    """Uploads of 700 MB once filled web's memory, and it was killed."""
     names = ("caddy", "web-a", "web-b")
     restarts = [inspect(production.container(name), "RestartCount") for name in names]
     chunk = b"x" * 2**16
     with connect(production) as connection:
-        with contextlib.suppress(OSError):  # it may hang up at once
+        with contextlib.suppress(OSError):  # Caddy may hang up at once
             connection.sendall(f"{POST}{length}\r\n\r\n".encode())
             for _ in range(700_000_000 // len(chunk)):
                 head = b"%x\r\n" % len(chunk) if "chunked" in length else b""
@@ -114,14 +114,14 @@ def test_a_big_upload_reaches_no_web(production, length):
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_another_host_gets_an_error(production, scheme):
+def test_an_unknown_host_gets_an_error(production, scheme):
     port = production.port if scheme == "https" else production.http_port
     visitor = Visitor(f"{scheme}://localhost:{port}", production.context)
     response = visitor.get("/", Host="www.example.com")
     assert (response.status, response.text) == (421, "There is no such site here.")
 
 
-def test_the_log_has_the_address_that_the_proxy_saw_and_the_time(production):
+def test_the_log_has_the_visitors_address_and_the_time(production):
     path = f"/{time.monotonic()}/"
     production.visitor().get(path, **{"X-Forwarded-For": "203.0.113.7"})
 

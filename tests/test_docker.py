@@ -1,4 +1,4 @@
-"""The site in Docker, on a real engine: what compose.yaml starts, and the production image."""
+"""The site in Docker, on a real engine: compose.yaml, and the production image."""
 
 import json
 import re
@@ -14,7 +14,7 @@ from support.docker import GID, PRODUCTION, UID, Project, docker, inspect
 from support.http import Visitor
 from support.processes import answers, wait_for
 
-# One at a time: they share the engine's cache, and two of them would share two cores.
+# One at a time: they share the engine's cache and the cores.
 pytestmark = pytest.mark.xdist_group("network")
 
 SITE = {"clock", "web", "worker"}
@@ -61,7 +61,7 @@ def test_compose_accepts_its_file(engine, bake, version, data):
 # --- Development -----------------------------------------------------------------------------
 
 
-def test_up_ends_with_every_service_healthy_and_the_tables_made(project):
+def test_up_returns_with_healthy_services_and_a_migrated_database(project):
     states = project.states()
     assert {name for name, state in states.items() if state["Health"] == "healthy"} == SERVICES
     assert (states["migrate"]["State"], states["migrate"]["ExitCode"]) == ("exited", 0)
@@ -91,7 +91,7 @@ def test_edits_are_live(project):
     wait_for(lambda: "1 change detected" in project.compose("logs", "clock"), 60)
     project.edit("tokens/tasks.py", "value='f' * 64", "value=new_value()")
     wait_for(lambda: made_in_background(project) != "f" * 64, 90)
-    # As it was, for the tests that come after.
+    # Undo the edit for the tests that follow.
     project.edit("tokens/views.py", '"Edited view."', '"Deleted."')
     project.edit(home, "Edited template", "Random tokens")
 
@@ -102,7 +102,7 @@ def made_in_background(project):
     return wait_for(visitor.tokens, 60)[0]
 
 
-def test_files_made_in_a_container_belong_to_you(project):
+def test_you_own_files_made_in_a_container(project):
     project.exec("web", "python", "manage.py", "makemigrations", "--empty", "tokens", "-n", "mine")
     (made,) = project.site.glob("tokens/migrations/*_mine.py")
     assert (made.stat().st_uid, made.stat().st_gid) == (UID, GID)
@@ -124,7 +124,7 @@ def test_the_sites_own_tests_pass_in_a_container(project):
     assert re.search(r"^\d+ passed", output, re.M), output
 
 
-def test_it_goes_on_when_its_services_come_back(project):
+def test_it_recovers_when_its_services_come_back(project):
     visitor = project.visitor().walk()
     project.compose("restart", "db")
     project.compose("restart", "redis")
@@ -139,12 +139,12 @@ def test_it_goes_on_when_its_services_come_back(project):
 
 
 @pytest.mark.slow
-def test_the_worker_outlives_an_emptied_redis_and_stays_healthy(project):
+def test_the_worker_stays_healthy_when_redis_is_emptied(project):
     project.exec("redis", "redis-cli", "flushall")
     project.visitor().walk()
     check = project.states()["worker"]["Name"]
     since = time.time()
-    # Two of its health checks later: RQ's registration is gone, the heartbeats are not.
+    # Two health checks later, RQ's registration is gone, but the heartbeats go on.
     log = "{{json .State.Health.Log}}"
 
     def checked():
@@ -159,7 +159,7 @@ def started(line):
     return time.mktime(time.strptime(line["Start"][:19], "%Y-%m-%dT%H:%M:%S")) - time.timezone
 
 
-# Stops the process in its tracks, and makes its last sign of life an old one.
+# Freeze the process, and make its last heartbeat old.
 FREEZE = """
 import os, pathlib, signal, sys
 for command in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
@@ -171,7 +171,7 @@ os.utime(f"/tmp/{sys.argv[1]}-heartbeat", (0, 0))
 
 
 @pytest.mark.slow
-def test_a_process_that_hangs_is_unhealthy(project):
+def test_a_hanging_process_is_unhealthy(project):
     try:
         for service in ("worker", "clock"):
             project.exec(service, "python", "-c", FREEZE, service)
@@ -201,7 +201,7 @@ def test_three_workers_share_the_jobs(project):
 
 def test_everything_stops_within_ten_seconds_and_the_data_stays(project):
     visitor = project.visitor().walk()
-    # What takes longer is killed, and its exit code is 137.
+    # A process that takes longer is killed, with exit code 137.
     project.compose("stop", "--timeout", "10")
     states = project.states()
     assert {name: state["ExitCode"] for name, state in states.items()} == dict.fromkeys(states, 0)
@@ -237,7 +237,7 @@ def image(project):
 
 @pytest.fixture
 def run(project, image):
-    """A function that starts a container of the image beside the project's servers."""
+    """A function that starts a container of the image, connected to the project's servers."""
     names = []
 
     def start(*command, **environment):
@@ -258,7 +258,7 @@ def in_image(image, *command):
     return docker("run", "--rm", image, *command)
 
 
-def test_production_runs_on_a_read_only_root_and_stops_on_sigterm(project, run):
+def test_production_runs_with_a_read_only_disk_and_stops_on_sigterm(project, run):
     web = run()
     wait_for(lambda: inspect(web, "State.Health.Status") == "healthy", 60)
     address = f"http://localhost:{docker('port', web, '8000').rpartition(':')[2]}"
@@ -285,15 +285,15 @@ def test_the_health_check_fails_on_an_http_error(run):
     assert done.returncode == 1
 
 
-def test_the_user_of_the_image_is_not_root_and_writes_nothing(image):
+def test_the_images_user_is_not_root_and_can_write_nothing(image):
     assert in_image(image, "id", "-u") == "10001"
     assert in_image(image, "id", "-g") == "10001"
-    # But for an empty file that uv locks.
+    # Except an empty file that uv locks.
     writable = ["find", "/app", "/venv", "!", "-type", "l", "!", "-name", ".lock", "-writable"]
     assert in_image(image, *writable) == ""
 
 
-def test_the_image_holds_what_production_needs_and_no_more(project, image):
+def test_the_image_has_what_production_needs_and_nothing_else(project, image):
     packages = in_image(
         image, "python", "-c", "import importlib.metadata as m; "
         "print(*sorted(d.name.lower() for d in m.distributions(path=m.sys.path[-1:])))"
@@ -339,7 +339,7 @@ def test_the_image_is_small(project, image):
 
 
 def steps(output):
-    """Return the instruction of each build step -> whether the cache had it."""
+    """Return a dictionary from each build step's instruction to whether it was cached."""
     names = dict(re.findall(r"^#(\d+) \[.*?\] ((?:RUN|COPY) .*)", output, re.M))
     cached = set(re.findall(r"^#(\d+) CACHED", output, re.M))
     return {name: number in cached for number, name in names.items()}
@@ -347,7 +347,7 @@ def steps(output):
 
 @pytest.mark.slow
 def test_editing_code_installs_nothing_and_a_new_package_downloads_only_itself(project, image):
-    # The name, here and below, makes an edit that this engine has never built.
+    # The name, here and below, makes the edit new to this engine.
     edited = f'app_name = "tokens"\n# {project.name}'
     project.edit("tokens/urls.py", 'app_name = "tokens"', edited)
     built = steps(docker("build", ".", cwd=project.site))
@@ -356,7 +356,7 @@ def test_editing_code_installs_nothing_and_a_new_package_downloads_only_itself(p
     assert not built["COPY . ."]
     requirements = project.site / "requirements.txt"
     before = requirements.read_text()
-    # Installed anew, so that uv's cache in this engine has all of it, whatever was there before.
+    # Install everything again, so that uv's cache in this engine is complete.
     changed = f"# {project.name}\n{before.rstrip()}\n"
     development = (project.site / "requirements-dev.txt").read_text()
     (block,) = re.findall(r"^iniconfig==.*?(?=^\S)", development, re.M | re.S)
@@ -366,16 +366,16 @@ def test_editing_code_installs_nothing_and_a_new_package_downloads_only_itself(p
         requirements.write_text(changed + block)
         output = docker("build", ".", cwd=project.site)
         assert "+ iniconfig" in output
-        # uv says "Prepared" of what it downloads: this one, or nothing where the dev image has it.
+        # uv prints "Prepared" for downloads: this package, or nothing if the dev image has it.
         assert not re.search(r"Prepared (?!1 package )\d", output), output
     finally:
         requirements.write_text(before)
 
 
-def test_a_strict_umask_makes_no_unreadable_image(project, tmp_path):
+def test_an_image_built_under_a_strict_umask_is_readable(project, tmp_path):
     site = tmp_path / "site"
     shutil.copytree(project.site, site, ignore=shutil.ignore_patterns("__pycache__"))
-    # The code alone: the lists of packages would be installed anew.
+    # Only the code: changed requirements would be installed again.
     for name in ("config", "manage.py", "tokens"):
         subprocess.run(["chmod", "-R", "go=", site / name], check=True)
     name = f"{project.name}-umask"

@@ -7,7 +7,7 @@ import pytest
 from support.heroku import SECRET_KEY
 from support.pythons import quick_variants, site_environment
 
-# One set of dynos for all of them.
+# All of them use one set of dynos.
 pytestmark = [
     pytest.mark.xdist_group("heroku"),
     pytest.mark.parametrize("variant", quick_variants(), indirect=True),
@@ -18,10 +18,10 @@ def test_a_first_push_builds_without_any_config(slug):
     assert (slug.folder / "staticfiles" / "staticfiles.json").exists()
 
 
-def test_what_is_pushed_is_what_the_buildpack_expects(slug):
+def test_a_push_has_what_the_buildpack_expects(slug):
     names = {path.name for path in slug.folder.iterdir()}
     assert "manage.py" in names
-    # More than one file of a package manager, or a virtual environment, stops the build.
+    # A second package manager's file, or a virtual environment, would stop the build.
     assert {"requirements.txt"} == names & {
         "requirements.txt", "Pipfile", "Pipfile.lock", "poetry.lock", "uv.lock", "pylock.toml"
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Connections of the plans, and the end of dynos, under load."""
+"""Under load: the plans' connection limits, and dynos that stop."""
 
 import concurrent.futures
 import threading
@@ -21,7 +21,7 @@ PLAN_LIMIT = 20  # connections, of heroku-postgresql:essential-0 and of heroku-r
 
 
 class Load:
-    """Visitors who ask, all the time, for what takes Postgres and Redis. `wrong` should be 0."""
+    """Visitors who keep asking for pages that need Postgres and Redis. `wrong` should be 0."""
 
     def __init__(self, *ports, visitors=16):
         self.ports = ports
@@ -50,11 +50,9 @@ class Load:
 
 
 @pytest.mark.slow
-def test_a_deploy_under_full_load_stays_within_the_connections_of_the_plans(
-    slug, tls_postgres, tmp_path
-):
-    """The formation, then the release of the next deploy, then both formations at once."""
-    # One more for who counts; Redis turns away whoever comes then.
+def test_a_deploy_under_full_load_stays_within_the_plans_connections(slug, tls_postgres, tmp_path):
+    """First one formation, then the next release, then both formations at once."""
+    # One more for the test that counts; Redis refuses any others.
     with Redis(tmp_path, "--maxclients", str(PLAN_LIMIT + 1)) as redis:
         server = redis_client.from_url(redis.url)
         app = App(slug, tls_postgres, redis, "counted")
@@ -78,23 +76,23 @@ def test_a_deploy_under_full_load_stays_within_the_connections_of_the_plans(
             with app.formation() as new, Load(port_of(old)):
                 both = work(port_of(new)), tls_postgres.peak("counted")
         print(f"Redis, Postgres: {alone} by the formation, {both} in a deploy")
-        # What README.md counts.
+        # As docs/heroku.md counts them.
         assert alone[0] <= 10
-        assert alone[1] <= 8 + 1  # that of a job that has just ended
+        assert alone[1] <= 8 + 1  # the connection of a job that has just ended
         assert max(both) <= PLAN_LIMIT
         assert server.info("stats")["rejected_connections"] == 0
 
 
 @pytest.mark.slow
-def test_sigterm_to_all_at_once_loses_no_request_and_no_job(app, tls_postgres):
-    """As in a deploy: requests are half-way, one job runs, others wait."""
+def test_sigterm_to_every_process_loses_no_request_and_no_job(app, tls_postgres):
+    """As in a deploy: requests are half done, one job runs, and others wait."""
     with app.formation() as dynos:
         visitors = [Browser(port_of(dynos)) for _ in range(2)]
         for visitor in visitors * 4:
             visitor.generate_in_background()
         browsers = [Browser(port_of(dynos)) for _ in range(12)]
         posting = []
-        # Their forms first: a request that is half-way occupies one of the six threads.
+        # Get the forms first: each unfinished request occupies one of the six threads.
         for visitor, body in [(browser, browser.form().encode()) for browser in browsers]:
             connection = visitor.connect()
             connection.putrequest("POST", "/generate/", skip_host=True)

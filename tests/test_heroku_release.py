@@ -5,14 +5,14 @@ import re
 import pytest
 from support.pythons import quick_variants
 
-# One set of dynos for all of them.
+# All of them use one set of dynos.
 pytestmark = [
     pytest.mark.xdist_group("heroku"),
     pytest.mark.parametrize("variant", quick_variants(), indirect=True),
 ]
 
 
-def test_a_release_names_each_missing_thing_with_the_command_that_sets_it(slug):
+def test_a_release_names_each_missing_variable_and_the_command_that_sets_it(slug):
     done = slug.release()
     assert done.returncode != 0
     lines = [line for line in done.stderr.splitlines() if line.startswith("?: ")]
@@ -25,7 +25,7 @@ def test_a_release_names_each_missing_thing_with_the_command_that_sets_it(slug):
 
 
 @pytest.mark.parametrize("name", ["DATABASE_URL", "REDIS_URL", "SECRET_KEY"])
-def test_no_dyno_runs_without_what_is_missing(app, name):
+def test_no_dyno_runs_if_a_variable_is_missing(app, name):
     config = {variable: value for variable, value in app.config.items() if variable != name}
     for process in ("web", "worker", "clock"):
         environment = app.slug.environment(f"{process}.1", **config)
@@ -34,10 +34,10 @@ def test_no_dyno_runs_without_what_is_missing(app, name):
         assert f"{name} is not set. On Heroku: heroku " in done.stderr
 
 
-def test_a_release_may_run_again(app):
+def test_a_release_can_run_again(app):
     assert "No migrations to apply" in app.release()
 
 
-def test_a_release_that_cannot_migrate_is_stopped(app):
+def test_a_release_that_cannot_migrate_stops(app):
     url = app.config["DATABASE_URL"].replace("/app", "/no_such_database")
     assert app.slug.release(**app.config | {"DATABASE_URL": url}).returncode != 0

@@ -1,4 +1,4 @@
-"""What the hooks refuse, write and say, by the command line that shows it."""
+"""What the hooks refuse, write and print, on the command line."""
 
 import os
 import subprocess
@@ -8,7 +8,7 @@ from support.commands import cookiecutter, edit
 from support.template import FILES, files
 
 
-def test_a_folder_that_is_not_empty_is_refused_even_when_overwriting(tmp_path):
+def test_a_folder_with_files_is_refused_even_when_overwriting(tmp_path):
     mine = tmp_path / "my_site" / "README.md"
     mine.parent.mkdir()
     mine.write_text("mine")
@@ -20,7 +20,7 @@ def test_a_folder_that_is_not_empty_is_refused_even_when_overwriting(tmp_path):
     assert "is not empty: nothing was written. To update a site, see 'Updating'" in done.stderr
 
 
-def test_the_next_steps_are_said(tmp_path):
+def test_the_next_steps_are_printed(tmp_path):
     done = cookiecutter(tmp_path, "--no-input")
     assert done.stderr == ""
     assert "cd my_site" in done.stdout
@@ -28,7 +28,7 @@ def test_the_next_steps_are_said(tmp_path):
     assert len(done.stdout.strip().splitlines()) < 10
 
 
-def test_without_git_there_is_a_site_and_a_line(tmp_path):
+def test_without_git_the_site_is_made_and_a_line_says_so(tmp_path):
     path = tmp_path / "bin"
     path.mkdir()
     (path / "python3").symlink_to(sys.executable)
@@ -38,7 +38,7 @@ def test_without_git_there_is_a_site_and_a_line(tmp_path):
     assert (tmp_path / "my_site" / ".env").exists()
 
 
-def test_without_an_identity_there_is_a_site_and_a_line(tmp_path):
+def test_without_a_git_identity_the_site_is_made_and_a_line_says_so(tmp_path):
     home = tmp_path / "home"
     home.mkdir()
     (home / ".gitconfig").write_text("[user]\nuseConfigOnly = true\n")
@@ -50,7 +50,7 @@ def test_without_an_identity_there_is_a_site_and_a_line(tmp_path):
     assert (tmp_path / "my_site" / ".git").exists()
 
 
-def test_git_stays_in_the_site_when_it_is_baked_from_a_git_hook(tmp_path):
+def test_a_bake_inside_a_git_hook_uses_the_sites_own_repository(tmp_path):
     other = tmp_path / "other"
     other.mkdir()
     subprocess.run(["git", "init", "--quiet"], cwd=other, check=True)
@@ -61,7 +61,7 @@ def test_git_stays_in_the_site_when_it_is_baked_from_a_git_hook(tmp_path):
     assert not (other / ".git" / "index").exists()
 
 
-def test_a_failing_hook_leaves_nothing(repository, tmp_path):
+def test_a_failing_hook_leaves_nothing_behind(repository, tmp_path):
     hook = repository / "hooks/post_gen_project.py"
     edit(hook, ("def main():\n", "def main():\n    sys.exit('The disk is full.')\n"))
     folder = tmp_path / "sites"
@@ -72,7 +72,7 @@ def test_a_failing_hook_leaves_nothing(repository, tmp_path):
     assert list(folder.iterdir()) == []
 
 
-def test_a_target_that_cannot_be_written_is_named(tmp_path):
+def test_an_unwritable_target_is_named(tmp_path):
     folder = tmp_path / "sites"
     folder.touch()  # a file: even root cannot make a folder in it
     done = cookiecutter(folder, "--no-input")
@@ -88,7 +88,7 @@ def test_a_target_that_cannot_be_written_is_named(tmp_path):
         assert list(folder.iterdir()) == []
 
 
-def test_an_empty_folder_that_was_there_is_filled_or_stays(tmp_path):
+def test_an_existing_empty_folder_is_filled_or_left_empty(tmp_path):
     folder = tmp_path / "my_site"
     folder.mkdir()
     for arguments in ([], ["-f", "description= "]):

@@ -1,4 +1,4 @@
-"""Answers that nobody should give: each one is refused, or comes out as it went in."""
+"""Hostile answers: each one is refused, or comes out as it went in."""
 
 import ast
 import builtins
@@ -34,13 +34,13 @@ from support.template import (
     literal,
 )
 
-# To try the answers of one run again: HOSTILE_SEED=<the seed that it printed>.
+# To repeat a run, set HOSTILE_SEED to the seed that it printed.
 SEED = os.environ.get("HOSTILE_SEED")
 
 LICENSES = CHOICES["license"]
 TEXTS = ["project_name", "description", "author_name"]
 
-# Runs, if any format takes an answer for code: Python, a shell, Make, Django's templates.
+# Raises if anything runs an answer as code: Python, a shell, Make, Django's templates.
 CODE = "__import__('builtins').__dict__.setdefault('HACKED', 1)"
 SHELL = "touch HACKED"
 
@@ -78,7 +78,7 @@ acceptable = st.lists(st.sampled_from(ACCEPTABLE) | letters, min_size=1, max_siz
 anything = st.lists(st.sampled_from(ACCEPTABLE + REFUSABLE) | st.characters(), max_size=6).map(
     "".join
 )
-# Three in four have a chance; each example gives any of the questions such an answer.
+# Three in four can be valid; each example gives such an answer to any of the questions.
 text = acceptable.map(str.strip) | acceptable | acceptable | anything
 email = st.text("!#$%&'*+/=?^_`{|}~-.a", min_size=1).map(lambda local: f"{local}@example.com")
 ANSWERS = st.fixed_dictionaries(
@@ -96,9 +96,9 @@ ANSWERS = st.fixed_dictionaries(
 
 @pytest.fixture(scope="module")
 def in_process():
-    """Let Cookiecutter run hooks here and compile templates once.
+    """Make Cookiecutter run hooks in this process, and compile each template once.
 
-    That is what makes a bake slow. A hook still comes as Cookiecutter has rendered it.
+    These are what makes a bake slow. Cookiecutter still renders each hook.
     """
 
     compile_template = jinja2.Environment.compile
@@ -127,7 +127,7 @@ def in_process():
 
 
 def as_given(answers):
-    """Return the answers to bake with so that each one is taken as it stands."""
+    """Return the answers in the form that makes `bake` take each one literally."""
     literals = {
         name: answer if name in CHOICES else literal(answer) for name, answer in answers.items()
     }
@@ -136,9 +136,9 @@ def as_given(answers):
 
 @pytest.fixture(scope="module")
 def small_template(tmp_path_factory, bake_session, in_process):
-    """The template without the files that come out the same whatever is typed.
+    """The template without the files that do not depend on typed answers.
 
-    Which ones those are is found out by baking.
+    Two bakes show which files those are.
     """
     folder = tmp_path_factory.mktemp("small")
     typed = [dict.fromkeys(TEXTS, f"{letter}x") for letter in "ab"]
@@ -148,7 +148,7 @@ def small_template(tmp_path_factory, bake_session, in_process):
     same = shutil.ignore_patterns(".*", "__pycache__", "tests")
     template = folder / "template"
     shutil.copytree(TEMPLATE, template, ignore=same)
-    kept = {".env.example"}  # the hook makes .env from it
+    kept = {".env.example"}  # the hook makes .env from this one
     for path in SOURCE.rglob("*"):
         name = re.sub(r"{#.*#}", "", str(path.relative_to(SOURCE)))
         if path.is_file() and (sites[0] / name).is_file():
@@ -166,19 +166,19 @@ def small_template(tmp_path_factory, bake_session, in_process):
 
 
 def check_refused(message, given, folder, before):
-    """Assert that each line names a question that was answered, and says what to write."""
+    """Assert that each line names one of the answers, and says what to write."""
     lines = message.split("\n")
     named = [line.split(" ")[0] for line in lines]
     assert len(set(named)) == len(named)
     for question, line in zip(named, lines, strict=True):
-        # A slug that was not answered comes from the name.
+        # Without an answer, the slug comes from the name.
         assert question in given or (question == "project_slug" and "project_name" in given)
         assert re.fullmatch(r"[a-z_]+ (is|has|contains) .*: (write .+|no .+)\.", line), line
     assert set(folder.rglob("*")) == before
 
 
 def check_baked(site, given):
-    """Assert that every file parses and that each answer is found as it was given."""
+    """Assert that every file parses, and that each answer comes out as it was given."""
     check_tree(site)
     answers = DEFAULTS | {question: values[0] for question, values in CHOICES.items()} | given
     name, description, author = (answers[question] for question in TEXTS)
@@ -186,7 +186,7 @@ def check_baked(site, given):
     app = json.loads((site / "app.json").read_text(encoding="utf-8"))
     assert project["name"] == site.name == given.get("project_slug", site.name)
     assert project["description"] == description
-    # As much as Heroku takes.
+    # Heroku takes no more.
     assert app["description"] == description[:140]
     assert project["authors"] == [{"name": author, "email": answers["author_email"]}]
     assert app["name"] == name[:30]
@@ -208,17 +208,17 @@ def check_baked(site, given):
 
 
 def new_seed(part):
-    """Return the seed of a part: the same for the same commit, so that a failure comes again."""
+    """Return a part's seed. A commit always gets the same one, so failures can be repeated."""
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=TEMPLATE, capture_output=True)
     return int(SEED) if SEED else random.Random(f"{commit.stdout} {part}").randrange(2**32)
 
 
 def try_answers(count, part, template, bake, folder, record_property):
-    """Try so many examples of hostile answers; report their seed and what became of them."""
+    """Try that many hostile answers; report their seed and their outcomes."""
     number = new_seed(part)
-    print(f"HOSTILE_SEED={number}")  # shown if the test fails
+    print(f"HOSTILE_SEED={number}")  # printed if the test fails
     outcomes = Counter()
-    sites = folder / "cookies"  # where pytest-cookies makes a folder for each bake
+    sites = folder / "cookies"  # pytest-cookies makes a folder for each bake there
     (sites / "Empty").mkdir()
     (sites / "mine").write_text("mine")
     before = set(folder.rglob("*"))
@@ -256,19 +256,23 @@ def try_answers(count, part, template, bake, folder, record_property):
     record_property("hostile answers", f"seed {number}: {dict(outcomes)}")
 
 
-def test_hostile_answers_are_refused_or_read_back(small_template, bake, tmp_path, record_property):
+def test_hostile_answers_are_refused_or_come_out_unchanged(
+    small_template, bake, tmp_path, record_property
+):
     try_answers(300, "few", small_template, bake, tmp_path, record_property)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("part", range(20))
-def test_thousands_of_hostile_answers(part, small_template, bake, tmp_path, record_property):
+def test_thousands_of_hostile_answers_are_refused_or_come_out_unchanged(
+    part, small_template, bake, tmp_path, record_property
+):
     try_answers(1000, part, small_template, bake, tmp_path, record_property)
 
 
 @pytest.mark.parametrize("part", range(2))
 def test_a_site_with_hostile_answers_lints_and_shows_its_name(part, tmp_path):
-    """Through the command line, and with the site's own tools."""
+    """On the command line, and with the site's own tools."""
     number = new_seed("site")
     print(f"HOSTILE_SEED={number}")
     pieces = random.Random(f"{number} {part}").sample(ACCEPTABLE, len(ACCEPTABLE))

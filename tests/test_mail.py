@@ -1,4 +1,4 @@
-"""Mail, sent by the site to real servers."""
+"""Mail that the site sends to real servers."""
 
 import pytest
 from support.commands import run
@@ -29,7 +29,7 @@ def send(site, site_bin, **environment):
     return run(*command, site=site, **PRODUCTION | environment)
 
 
-@pytest.mark.filterwarnings("ignore:Requiring AUTH")  # it is within TLS
+@pytest.mark.filterwarnings("ignore:Requiring AUTH")  # it is sent inside TLS
 @pytest.mark.parametrize(("scheme", "implicit"), [("smtp+tls", False), ("smtps", True)])
 def test_mail_goes_over_tls_with_a_password(site, site_bin, certificate, scheme, implicit):
     with MailServer(certificate, implicit) as server:
@@ -38,7 +38,7 @@ def test_mail_goes_over_tls_with_a_password(site, site_bin, certificate, scheme,
         (message,) = server.messages
         assert message["From"] == "site@example.org"
         assert message["To"] == "you@example.org"
-        # Who cannot be trusted is given neither the password nor the mail.
+        # A server without a trusted certificate gets neither the password nor the mail.
         with pytest.raises(AssertionError, match="CERTIFICATE_VERIFY_FAILED"):
             send(site, site_bin, EMAIL_URL=url)
         assert len(server.messages) == 1
@@ -71,8 +71,8 @@ def broken(bake):
     return site
 
 
-def test_a_worker_mails_the_errors_of_pages_when_the_server_is_there(broken, redis, tmp_path):
-    """While the mail server refuses or is down, visitors notice nothing and the mail waits."""
+def test_a_worker_mails_the_errors_of_pages_once_the_server_is_up(broken, redis, tmp_path):
+    """If the mail server is down or refuses, visitors notice nothing, and the mail waits."""
     bin_folder = site_environment(broken, newest_django())
     server = MailServer()
     environment = production(

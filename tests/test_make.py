@@ -1,4 +1,4 @@
-"""The make targets of a site, and those of the template that no other module runs."""
+"""The site's make targets, and those of the template that no other module runs."""
 
 import os
 import re
@@ -11,7 +11,7 @@ from support.processes import wait_for
 from support.template import TEMPLATE
 
 
-def test_dev_carries_its_own_queue_and_keeps_the_data(developed, tmp_path):
+def test_dev_has_an_embedded_queue_and_keeps_the_data(developed, tmp_path):
     process, address = make(developed, "dev", tmp_path / "log")
     with process:
         visitor = check_walk(address, process)
@@ -30,7 +30,7 @@ def token_of_a_new_visitor(address):
     return token
 
 
-def test_dev_reloads_what_is_edited(developed, tmp_path):
+def test_dev_reloads_edited_files(developed, tmp_path):
     process, address = make(developed, "dev", tmp_path / "log")
     with process:
         wait_for_start(address, process)
@@ -39,13 +39,13 @@ def test_dev_reloads_what_is_edited(developed, tmp_path):
         wait_for(lambda: "Edited template" in Visitor(address).page())
         tasks = developed / "tokens/tasks.py"
         edit(tasks, ("value=new_value()", "value='f' * 64"))
-        # What is edited before the server's first look at the files is no change to it.
+        # The server does not notice edits made before its first look at the files.
         wait_for(lambda: tasks.touch() or "tasks.py changed" in process.output)
         wait_for(lambda: token_of_a_new_visitor(address) == "f" * 64, 60)
         interrupt(process)
 
 
-def test_dev_starts_web_worker_and_clock_on_real_servers(developed, tmp_path, postgres, redis):
+def test_dev_starts_web_worker_and_clock_with_real_servers(developed, tmp_path, postgres, redis):
     process, address = make(
         developed, "dev", tmp_path / "log", DATABASE_URL=postgres.url(), REDIS_URL=redis.url
     )
@@ -56,7 +56,7 @@ def test_dev_starts_web_worker_and_clock_on_real_servers(developed, tmp_path, po
         interrupt(process)
 
 
-def test_a_busy_port_is_one_clear_line(developed):
+def test_a_busy_port_gives_one_clear_line(developed):
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         done = subprocess.run(
@@ -80,7 +80,7 @@ def test_make_lists_its_targets(developed):
         assert listed == set(targets)
 
 
-def test_a_missing_env_file_is_made_with_a_fresh_key(developed):
+def test_a_missing_env_file_is_written_with_a_new_key(developed):
     old = (developed / ".env").read_text()
     (developed / ".env").unlink()
     subprocess.run(["make", ".env"], cwd=developed, check=True)

@@ -1,4 +1,4 @@
-"""Which tests run beside which."""
+"""Which tests may run at the same time."""
 
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
@@ -10,11 +10,11 @@ from support.processes import wait_for
 
 @pytest.mark.xdist_group("any")
 def test_xdist_groups_are_honoured(request):
-    """Pytest 9.2 parted pytest-xdist from its groups, and everything ran beside everything."""
+    """With pytest 9.2, pytest-xdist ignored its groups, and all tests ran at the same time."""
     assert not hasattr(request.config, "workerinput") or request.node.nodeid.endswith("@any")
 
 
-def test_who_is_to_be_alone_waits_for_the_others_and_then_they_wait(tmp_path):
+def test_a_test_that_runs_alone_waits_for_the_others_and_they_for_it(tmp_path):
     inside, leave = [], {name: Event() for name in ("first", "second", "alone", "late")}
 
     def stay(name):

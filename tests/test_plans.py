@@ -1,7 +1,7 @@
-"""How Postgres finds what the site asks for, in a table with a million tokens of others.
+"""The plans of the site's queries, in a table with a million tokens of other visitors.
 
-The site runs as in production, and auto_explain, an extension of Postgres, writes into the server's
-log how each statement was carried out and how many rows it read.
+The site runs as in production. Postgres's extension auto_explain logs the plan of each statement
+and how many rows it read.
 """
 
 import json
@@ -30,21 +30,21 @@ ALTER DATABASE plans SET auto_explain.log_analyze = on;
 ALTER DATABASE plans SET auto_explain.log_format = 'json';
 """
 
-# Rows that one statement may read: a purge deletes and the admin counts 1000, and both look a
+# Rows that one statement may read: a purge deletes 1000, the admin counts 1000, and both look a
 # little further.
 READ = 1010
-# And sort: what one visitor may have, or the few that are pending, or failed, of a million.
+# Rows that it may sort: those of one visitor, or the few of a million that are pending or failed.
 SORTED = 50
 
 
 @pytest.fixture(scope="module")
 def production(site, site_bin, postgres, redis, tmp_path_factory):
-    """Start gunicorn on a full database; yield its address and how to run a command beside it."""
+    """Start gunicorn on a full database; yield its address and a function that runs commands."""
     port = free_port()
     environment = procfile.production(
         site_bin,
         DATABASE_URL=postgres.url("plans"),
-        REDIS_URL=f"{redis.url[:-1]}7",  # a queue that no other test fills
+        REDIS_URL=f"{redis.url[:-1]}7",  # a queue that no other test uses
         PORT=str(port),
         TOKEN_WORK_SECONDS="0",
         DJANGO_SUPERUSER_PASSWORD="password",
@@ -68,7 +68,7 @@ def production(site, site_bin, postgres, redis, tmp_path_factory):
 
 @pytest.fixture
 def indexes(postgres, production):
-    """A function that does something, checks each plan, and returns the indexes it used."""
+    """A function that calls another, checks each plan, and returns the indexes used."""
 
     def look(action, *arguments, **options):
         start = len(postgres.output)
@@ -93,7 +93,7 @@ def nodes(plan):
 
 
 def check(node, query):
-    """Assert that a node of a plan reads and sorts few rows, and finds them by an index."""
+    """Assert that a node of a plan reads and sorts few rows, and uses an index."""
     kind = node["Node Type"]
     assert kind != "Seq Scan" or node["Relation Name"] != "tokens_token", query
     removed = sum(count for name, count in node.items() if name.startswith("Rows Removed"))
@@ -103,7 +103,7 @@ def check(node, query):
 
 @pytest.fixture(scope="module")
 def visitor(production):
-    """A visitor at the limit."""
+    """A visitor with as many tokens as allowed."""
     visitor = Visitor(production.address)
     for _ in range(9):
         visitor.generate()
@@ -118,14 +118,14 @@ KEY = "tokens_token_pkey"
 UNREADY = "token_unready"
 
 
-def test_a_visitors_pages_take_the_list_from_its_index(visitor, indexes):
+def test_a_visitors_pages_use_the_index_for_the_list(visitor, indexes):
     assert indexes(visitor.page) == {LIST}
     assert indexes(visitor.page, "/delete-all/") == {LIST}
     (pending,) = visitor.ids("pending")
     assert indexes(visitor.page, f"/progress/?token={pending}") in ({LIST}, {KEY})
 
 
-def test_what_a_visitor_changes_is_found_by_an_index(visitor, indexes, production):
+def test_a_visitors_changes_use_an_index(visitor, indexes, production):
     ready = visitor.ids("ready")
     assert indexes(visitor.post, "/delete/", token=ready[0]) <= {LIST, KEY}
     assert indexes(visitor.post, "/generate/") == {LIST}
@@ -143,7 +143,7 @@ def test_what_a_visitor_changes_is_found_by_an_index(visitor, indexes, productio
     assert indexes(visitor.post, "/delete-all/") == {LIST}
 
 
-def test_the_schedule_finds_what_is_due_by_an_index(indexes, production):
+def test_the_schedule_uses_an_index(indexes, production):
     tidy = "from tokens.tasks import tidy; tidy.call()"
     used = indexes(production.manage, "shell", "--no-imports", "-c", tidy)
     assert used - {"jobs_job_pkey"} == {UNREADY, "token_created", KEY}
@@ -151,7 +151,7 @@ def test_the_schedule_finds_what_is_due_by_an_index(indexes, production):
     assert execute(production.url, count) == [(0,)]
 
 
-def test_the_admin_lists_and_filters_by_an_index(indexes, production):
+def test_the_admins_list_and_filters_use_an_index(indexes, production):
     staff = Visitor(production.address)
     staff.post("/admin/login/", "/admin/login/", username="admin", password="password")
     path = "/admin/tokens/token/"

@@ -1,4 +1,4 @@
-"""Production on one's own machine, on a real engine: deploy/compose.yaml behind Caddy's HTTPS."""
+"""Production on your own server, on a real engine: deploy/compose.yaml behind Caddy's HTTPS."""
 
 import re
 import socket
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.xdist_group("network")
         ("deploy/compose.yaml:deploy/sqlite.yaml", SERVICES - {"db"}),
     ],
 )
-def test_no_container_has_more_rights_or_room_than_it_needs(engine, bake, files, services):
+def test_containers_have_no_privileges_and_limited_resources(engine, bake, files, services):
     site = bake(create_git_repo=False)
     arguments = [f"--file={file}" for file in files.split(":")]
     variables = {"DOMAIN": "www.example.org"}
@@ -62,18 +62,18 @@ def test_postgres_keeps_its_data_in_the_volume(bake, version, data):
 # --- The stack -------------------------------------------------------------------------------
 
 
-def test_one_command_puts_the_site_behind_https(production):
+def test_one_command_serves_the_site_over_https(production):
     states = production.states()
     assert {name for name, state in states.items() if state["Health"] == "healthy"} == SERVICES
     visitor = production.visitor().walk()
     assert visitor.page("/readyz") == "ok\n"
-    # Django knows that the visitor came over HTTPS, and nobody that it is gunicorn's port.
+    # Django knows that the visitor came over HTTPS, and no page shows gunicorn's port.
     assert {"__Host-visitor", "__Host-csrftoken"} <= set(visitor.cookies)
     response = Visitor(f"http://localhost:{production.http_port}").get(Host="localhost")
     assert (response.status, response.headers["Location"]) == (308, "https://localhost/")
 
 
-def test_a_stranger_to_caddys_authority_is_warned(production):
+def test_clients_that_do_not_trust_caddys_authority_are_warned(production):
     context = ssl.create_default_context()
     with (
         pytest.raises(ssl.SSLCertVerificationError),
@@ -82,7 +82,7 @@ def test_a_stranger_to_caddys_authority_is_warned(production):
         context.wrap_socket(connection, server_hostname="localhost")
 
 
-def test_no_secret_is_where_docker_shows_it(production):
+def test_docker_shows_no_secrets(production):
     secrets = [path for path in (production.site / "secrets").rglob("*") if path.is_file()]
     values = {value for path in secrets if (value := path.read_text().strip())}
     assert len(values) == 6
@@ -94,7 +94,7 @@ def test_no_secret_is_where_docker_shows_it(production):
     assert not any(value in env for value in values for env in environments)
 
 
-def test_the_containers_write_to_nothing_but_memory_and_volumes(production):
+def test_containers_write_only_to_memory_and_volumes(production):
     for name, container in production.containers().items():
         assert inspect(container, "HostConfig.ReadonlyRootfs"), name
         done = subprocess.run(["docker", "exec", container, "touch", "/usr/written"])
@@ -105,7 +105,7 @@ def test_the_containers_write_to_nothing_but_memory_and_volumes(production):
         assert production.exec(name, "id", "-u") != "0"
 
 
-# In the network of another container, whose image may lack every tool.
+# In another container's network, because its own image may have no tools.
 CONNECT = """
 import socket, sys
 for address in sys.argv[1:]:
@@ -118,7 +118,7 @@ for address in sys.argv[1:]:
 """
 
 
-def test_the_servers_are_reached_by_the_site_alone(production):
+def test_only_the_site_can_reach_the_servers(production):
     def connect(container, *addresses):
         network = f"--network=container:{container}"
         output = docker(
@@ -135,7 +135,7 @@ def test_the_servers_are_reached_by_the_site_alone(production):
     assert connect(containers["worker"], *addresses) == addresses
     assert connect(containers["caddy"], *addresses, "db:5432", "redis:6379") == set()
     assert connect(containers["caddy"], "web-a:8000") == {"web-a:8000"}
-    # No way out but Caddy's, and no other port on this machine.
+    # Only Caddy has a way out, and no other port is open on this machine.
     for name in SERVICES - {"caddy"}:
         routes = docker("run", "--rm", f"--network=container:{containers[name]}", production.image,
                         "cat", "/proc/net/route")  # fmt: skip
@@ -143,7 +143,7 @@ def test_the_servers_are_reached_by_the_site_alone(production):
         assert inspect(containers[name], "HostConfig.PortBindings") in ({}, None), name
 
 
-def test_whatever_is_killed_comes_back(production, record_property):
+def test_killed_containers_come_back(production, record_property):
     visitor = production.visitor()
     visitor.generate_in_background()
     for name in SERVICES:

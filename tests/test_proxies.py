@@ -1,4 +1,4 @@
-"""Which proxies gunicorn trusts, in every form in which a system writes an address."""
+"""Which proxies gunicorn trusts, in every form that an address can have."""
 
 import http.client
 import subprocess
@@ -8,7 +8,7 @@ import pytest
 from support.processes import Process, answers, free_port, wait_for
 from support.pythons import newest_django, site_environment
 
-# What Python sees where the kernel has no IPv6.
+# What Python sees if the kernel has no IPv6.
 NO_IPV6 = """
 import errno, socket
 
@@ -34,7 +34,7 @@ def site_bin(site):
 
 @pytest.fixture(scope="module")
 def collected(site, site_bin):
-    """The site with its static files collected, as an image has it."""
+    """The site with collected static files, as in an image."""
     (site / ".env").unlink()  # an image has none
     command = [site_bin / "python", "manage.py", "collectstatic", "--no-input"]
     subprocess.run(command, cwd=site, check=True, capture_output=True)
@@ -43,7 +43,7 @@ def collected(site, site_bin):
 
 @pytest.fixture
 def start(collected, site_bin, tmp_path):
-    """Return a function that starts gunicorn, and yields its port once it answers."""
+    """Return a context manager that starts gunicorn and yields its port once it answers."""
     processes = []
 
     def start(ipv6=True, **environment):
@@ -54,7 +54,7 @@ def start(collected, site_bin, tmp_path):
             "SECRET_KEY": "0123456789abcdef" * 4,
             "ALLOWED_HOSTS": "*",
             "DATABASE_URL": f"sqlite:///{tmp_path}/db.sqlite3",
-            "REDIS_URL": "redis://127.0.0.1:9",  # which nothing here asks
+            "REDIS_URL": "redis://127.0.0.1:9",  # nothing here uses it
             "WEB_CONCURRENCY": "1",
         }
         if not ipv6:
@@ -77,7 +77,7 @@ def start(collected, site_bin, tmp_path):
 
 
 def scheme_seen(port, host="127.0.0.1", proxy="127.0.0.1"):
-    """Return the scheme that the site goes by when a proxy says that it was asked over HTTPS."""
+    """Return the scheme that the site sees when a proxy reports HTTPS."""
     source = (proxy, 0) if host == "127.0.0.1" else None
     connection = http.client.HTTPConnection(host, port, timeout=30, source_address=source)
     with closing(connection):
@@ -97,21 +97,21 @@ def scheme_seen(port, host="127.0.0.1", proxy="127.0.0.1"):
         (False, "::ffff:127.0.0.0/104"),
     ],
 )
-def test_a_proxy_is_known_by_its_address_in_any_form(start, ipv6, trusted):
+def test_a_proxy_is_trusted_whatever_the_form_of_its_address(start, ipv6, trusted):
     port = start(ipv6, **({"FORWARDED_ALLOW_IPS": trusted} if trusted else {}))
     assert scheme_seen(port) == "https"
     assert scheme_seen(port, proxy="127.0.0.2") == ("https" if "/" in (trusted or "") else "http")
 
 
 @pytest.mark.parametrize("trusted", ["10.0.0.0/8", ""])
-def test_nobody_else_is_believed(start, trusted):
+def test_nobody_else_is_trusted(start, trusted):
     assert scheme_seen(start(FORWARDED_ALLOW_IPS=trusted)) == "http"
 
 
-def test_visitors_come_by_ipv6_too_where_there_is_any(start):
+def test_visitors_can_use_ipv6_if_the_machine_has_it(start):
     assert scheme_seen(start(), "::1") == "https"
 
 
-def test_on_heroku_the_router_is_believed_wherever_it_is(start):
-    """Fir sets no FORWARDED_ALLOW_IPS, and a router there has no address known ahead."""
+def test_on_heroku_the_router_is_trusted_whatever_its_address(start):
+    """Fir sets no FORWARDED_ALLOW_IPS, and its router's address is not known in advance."""
     assert scheme_seen(start(DYNO="web-0123456789-abcde"), proxy="127.0.0.2") == "https"

@@ -30,6 +30,7 @@ COMMANDS = {
     r"make up": "tests/test_docker.py, as the command that it stands for",
     r"python manage\.py rqstats": "tests/test_site.py",
     r"(heroku|git) .*": "tests/test_heroku_*.py",
+    r"rm -r \.venv": "tests/test_make.py, which starts without one",
     r"cd .*": "",
 }
 
@@ -103,6 +104,7 @@ def test_make_targets_that_are_named_exist(documents, site):
         targets = set()
         for makefile in makefiles:
             targets |= set(re.findall(r"^([\w.]+):", makefile.read_text(), re.M))
+        targets |= set(re.findall(r"^\+([\w.]+):", text, re.M))  # in the diff of a recipe
         named = re.findall(r"`(?:[A-Z_]+=\S+ )*make ([a-z.]+)", text)
         named += [c.split()[1] for c in commands(text) if c.startswith("make ")]
         assert set(named) <= targets, path

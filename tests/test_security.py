@@ -1,4 +1,4 @@
-"""Security, seen from outside."""
+"""Security, as seen from outside."""
 
 import concurrent.futures
 import re
@@ -9,7 +9,7 @@ import pytest
 from support.heroku import SECRET_KEY, Browser, address_of, log_in
 from support.pythons import quick_variants
 
-# One set of dynos for all of them.
+# All of them use one set of dynos.
 pytestmark = [
     pytest.mark.xdist_group("heroku"),
     pytest.mark.parametrize("variant", quick_variants(), indirect=True),
@@ -43,7 +43,7 @@ HEADERS = {
     ("path", "status"),
     [("/", 200), ("/admin/login/", 200), ("/nothing-here", 404), ("/generate/", 405)],
 )
-def test_every_answer_has_the_headers(browser, path, status):
+def test_every_answer_has_the_security_headers(browser, path, status):
     response = browser.get(path)
     assert response.status == status
     for name, value in HEADERS.items():
@@ -53,7 +53,7 @@ def test_every_answer_has_the_headers(browser, path, status):
 
 
 @pytest.mark.parametrize("encoding", ["br", "gzip", "identity"])
-def test_static_files_have_them_too_and_are_small_and_cached_for_good(browser, encoding):
+def test_static_files_have_security_headers_and_are_compressed_and_cached(browser, encoding):
     path = re.search(r'href="(/static/[^"]+\.css)"', browser.get().text)[1]
     headers = browser.get(path, encoding=encoding).headers
     for name in ("Strict-Transport-Security", "X-Content-Type-Options"):
@@ -64,7 +64,7 @@ def test_static_files_have_them_too_and_are_small_and_cached_for_good(browser, e
     assert int(headers["Content-Length"]) < (5_000 if encoding == "identity" else 1_500)
 
 
-def test_no_answer_tells_a_version(browser):
+def test_no_answer_reveals_a_version(browser):
     for path in ("/", "/nothing-here", "/healthz"):
         response = browser.get(path)
         assert response.headers["Server"] == "gunicorn"
@@ -76,7 +76,7 @@ def test_no_answer_tells_a_version(browser):
     assert not re.search(r"\d+\.\d+\.\d+|Traceback|gunicorn/", answer)
 
 
-def test_cookies_are_for_this_host_https_and_no_script(browser):
+def test_cookies_are_limited_to_this_host_and_https_and_hidden_from_scripts(browser):
     browser.generate()
     browser = Browser(browser.port)
     response = browser.get()
@@ -94,7 +94,7 @@ POSTS = ["/generate/", "/generate-in-background/", "/retry/", "/delete/", "/dele
 
 
 @pytest.mark.parametrize("path", POSTS)
-def test_nothing_is_posted_without_csrf(browser, path):
+def test_a_post_without_csrf_token_is_refused(browser, path):
     browser.generate()
     assert browser.request("POST", path, "token=1").status == 403
     forged = browser.form().replace("csrfmiddlewaretoken=", "csrfmiddlewaretoken=x")
@@ -109,7 +109,7 @@ def test_a_form_from_another_site_is_refused(browser):
     assert browser.request("POST", "/generate/", body).status == 403
 
 
-def test_a_visitor_reaches_nobody_elses_tokens(browser):
+def test_visitors_cannot_reach_each_others_tokens(browser):
     browser.generate()
     (token,) = browser.tokens()
     (token_id,) = browser.ids()
@@ -143,8 +143,8 @@ def test_the_dashboard_is_for_staff_with_the_permission(browser, accounts):
     assert browser.tokens()[0] not in root.get("/admin/tokens/token/").text
 
 
-def test_guessing_passwords_ends_after_a_few(browser, accounts):
-    # An address that no other run of this test has used up.
+def test_guessing_passwords_is_stopped_after_a_few_attempts(browser, accounts):
+    # An address that no other run of this test has used.
     guesser = Browser(browser.port, f"2001:db8::{secrets.token_hex(2)}")
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         texts = pool.map(
@@ -157,7 +157,7 @@ def test_guessing_passwords_ends_after_a_few(browser, accounts):
     assert log_in(Browser(browser.port, "198.51.100.8"), "root").status == 302
 
 
-def test_a_new_secret_key_keeps_the_tokens_while_the_old_one_is_a_fallback(app, dynos, browser):
+def test_tokens_survive_a_new_secret_key_with_the_old_one_as_fallback(app, dynos, browser):
     browser.generate()
     tokens = browser.tokens()
     rotated = {"SECRET_KEY": "fedcba9876543210" * 4}

@@ -1,4 +1,4 @@
-"""The rendered site's own tests and linters, in an environment of its own."""
+"""The rendered site's own tests and linters, in its own environment."""
 
 import os
 import subprocess
@@ -14,7 +14,7 @@ def run_tests(site, site_bin, **environment):
     assert "Total coverage: 100.00%" in output
 
 
-def test_its_tests_pass_on_sqlite_with_every_line_and_branch_covered(site, site_bin):
+def test_its_tests_pass_on_sqlite_and_cover_every_line_and_branch(site, site_bin):
     run_tests(site, site_bin)
 
 
@@ -34,7 +34,7 @@ def test_its_code_is_linted_and_formatted(site, site_bin):
 
 def test_its_templates_are_linted(site):
     djlint = Path(sys.executable).with_name("djlint")
-    # H052 is about reloading a page on a timer: without JavaScript, a pending token needs it.
+    # H052 forbids reloading a page on a timer, which pending tokens need without JavaScript.
     for folder in site.glob("*/templates"):
         run(djlint, "--lint", "--profile=django", "--ignore=H052", folder, site=site)
 
@@ -69,6 +69,6 @@ def test_a_missing_variable_is_named_in_one_line(site, site_bin):
         assert done.stderr.count(f"{name} is not set. On Heroku: heroku ") == 1
 
 
-def test_its_queue_can_be_looked_at(site, site_bin, redis):
+def test_its_queue_can_be_inspected(site, site_bin, redis):
     output = run(site_bin / "python", "manage.py", "rqstats", site=site, REDIS_URL=redis.url)
     assert "default" in output

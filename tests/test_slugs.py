@@ -1,4 +1,4 @@
-"""Folders that may be called what Python or a package is called: nothing imports them."""
+"""A folder may have the name of a Python keyword or package: nothing imports it."""
 
 import pytest
 from support.commands import run

@@ -10,7 +10,9 @@ procfile    `read_procfile`, `production`, its environment
 browser     what people do in Chromium; fixtures `chromium`, `live_site`, `page`
 heroku      Heroku, played here; fixtures `slug`, `app`, `dynos`, `browser`
 plan        which tests run beside which, and what a run says of itself
-faults      `Stack`, the Procfile's processes, kept alive; what becomes of jobs under a fault
+stack       `Stack`, the Procfile's processes, kept alive, and its `Visitors`; fixture `stacks`
+orders      an app whose tasks show how often they took effect
+faults      `FAULTS`, and the `Outcome` of one: what became of all that was asked for
 docker      `docker`; `Project`, a site in Compose; fixtures `engine`, `project`
 production  `Production`, a site behind Caddy in Docker; fixture `production`
 

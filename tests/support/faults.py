@@ -1,254 +1,330 @@
-"""The Procfile's processes under a fault, and what becomes of the tokens asked for meanwhile."""
+"""What goes wrong, and what then becomes of all that was asked for."""
 
-import http.client
 import os
-import re
+import shutil
 import signal
-import subprocess
-import threading
 import time
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import dataclass
-from urllib.parse import urlencode
+from threading import Event
+from uuid import UUID
 
-import psycopg2
+import pytest
 import redis
 
-from support.processes import Process, answers, free_port, wait_for
-from support.procfile import production, read_procfile
-from support.servers import Redis
+from support.commands import edit
+from support.processes import answers, wait_for
+from support.stack import Visitors, kill
 
-ASKED = 200  # tokens, at least, per fault
-VISITORS = 8  # who ask at once
-SECONDS_TO_RECOVER = 240
+SECONDS_TO_RECOVER = 180
 
-# Whatever touches a token after it was ready leaves a row in `touched`.
-AUDIT = """
-CREATE TABLE touched (id uuid);
-CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS
-    $$ BEGIN INSERT INTO touched VALUES (OLD.id); RETURN NULL; END $$;
-CREATE TRIGGER touch AFTER UPDATE ON tokens_token FOR EACH ROW
-    WHEN (OLD.state = 'ready' OR OLD.value <> '') EXECUTE FUNCTION touch();
+# What was asked for: the task, the visitor's receipt, the state of the job, and how often it
+# took effect.
+ASKED = """
+SELECT task, receipt, status,
+    (SELECT count(*) FROM orders_effect effect WHERE effect.order_id = asked.id)
+FROM (
+    SELECT id, task, id AS receipt, job FROM orders_order
+    UNION ALL SELECT id, 'token', visitor, job FROM tokens_token
+) asked LEFT JOIN (SELECT id, status FROM jobs_job) job ON job.id = asked.job
 """
-
-
-class Stack:
-    """The processes of the site's Procfile, started again whenever they end, as Heroku does."""
-
-    def __init__(self, name, site, bin_folder, folder, postgres, workers=3, clocks=2, **variables):
-        self.site = site
-        self.postgres = postgres
-        self.database = f"fault_{name}"
-        self.redis = Redis(folder)
-        self.port = free_port()
-        self.environment = (
-            production(
-                bin_folder,
-                ALLOWED_HOSTS="localhost,testserver",
-                DATABASE_URL=postgres.url(self.database) if postgres else "",
-                REDIS_URL=self.redis.url,
-                PORT=str(self.port),
-                TOKEN_RATE="1000000",  # every visitor has this machine's address
-                TOKEN_WORK_SECONDS="0.1",
-            )
-            | variables
-        )
-        self.commands = read_procfile(site)
-        self.log = folder / "log"
-        self.web = self.process("web")
-        self.workers = [self.process("worker") for _ in range(workers)]
-        self.clocks = [self.process("clock") for _ in range(clocks)]
-        self.stopping = threading.Event()
-        self.supervisor = threading.Thread(target=self.supervise)
-
-    def process(self, name):
-        command = self.commands[name].split()
-        return Process(command, self.log, env=self.environment, cwd=self.site)
-
-    @property
-    def processes(self):
-        return [self.web, *self.workers, *self.clocks]
-
-    def supervise(self):
-        while not self.stopping.wait(0.2):
-            for process in self.processes:
-                if process.popen.poll() is not None:
-                    process.send_group(signal.SIGKILL)  # what gunicorn has left behind
-                    process.start()
-
-    def __enter__(self):
-        self.redis.start()
-        if self.postgres:
-            self.execute(f"CREATE DATABASE {self.database}", database="postgres")
-        self.manage("migrate")
-        if self.postgres:
-            self.execute(AUDIT)
-        for process in self.processes:
-            process.start()
-        self.supervisor.start()
-        try:
-            wait_for(lambda: answers(f"http://localhost:{self.port}/readyz"), 180, self.log)
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
-
-    def __exit__(self, *exc):
-        self.stopping.set()
-        self.supervisor.join()
-        for process in self.processes:
-            process.send(signal.SIGKILL)
-            for pid in process.children():
-                kill(pid)
-        self.redis.stop(signal.SIGKILL)
-
-    def manage(self, *arguments, **options):
-        return subprocess.run(
-            ["python", "manage.py", *arguments],
-            cwd=self.site, env=self.environment, check=True, capture_output=True, text=True,
-            **options,
-        )  # fmt: skip
-
-    def execute(self, sql, *values, database=None):
-        """Execute SQL; return the rows, if there are any."""
-        url = self.postgres.url(database or self.database)
-        with closing(psycopg2.connect(url)) as connection:
-            connection.autocommit = True
-            cursor = connection.cursor()
-            cursor.execute(sql, values)
-            return cursor.fetchall() if cursor.description else None
-
-    def count(self, where="true"):
-        ((count,),) = self.execute(f"SELECT count(*) FROM tokens_token WHERE {where}")
-        return count
-
-    def horses(self, worker):
-        return [pid for pid in worker.children() if pid != worker.pid]
-
-    def client(self, **options):
-        return closing(redis.Redis.from_url(self.redis.url, **options))
-
-    def queue_is_empty(self):
-        """Whether no job waits, runs or is left between; what is done is kept for a while."""
-        with self.client() as client:
-            lists = ["rq:queue:default", "rq:queue:default:intermediate"]
-            sets = ["rq:wip:default", "rq:scheduled:default", "rq:deferred:default"]
-            return not any([*map(client.llen, lists), *map(client.zcard, sets)])
-
-
-class Visitors:
-    """New visitors, several at once, who ask for tokens until the fault is over."""
-
-    def __init__(self, stack, asked=ASKED):
-        self.stack = stack
-        self.asked = asked
-        self.accepted = []
-        self.refused = 0
-        self.over = threading.Event()
-        self.threads = [threading.Thread(target=self.ask) for _ in range(VISITORS)]
-        for thread in self.threads:
-            thread.start()
-
-    def ask(self):
-        while not (self.over.is_set() and len(self.accepted) >= self.asked):
-            if len(self.accepted) >= 2 * self.asked:
-                return
-            try:
-                response, _ = post(self.stack, "/generate-in-background/")
-            except (OSError, http.client.HTTPException):
-                self.refused += 1
-            else:
-                if response.status == 302:
-                    self.accepted.append(visitor_of(response))
-                else:
-                    self.refused += 1
-            time.sleep(0.2)  # a visitor's pace: hundreds of tokens in ten seconds
-
-    def leave(self):
-        self.over.set()
-        for thread in self.threads:
-            thread.join()
-
-
-def post(stack, path, cookie="", timeout=30):
-    """Post a form; return the response and its text."""
-    csrf = "x" * 32
-    headers = {
-        "Content-Type": "application/x-www-form-urlencoded",
-        "Cookie": f"csrftoken={csrf}; {cookie}",
-    }
-    with closing(http.client.HTTPConnection("localhost", stack.port, timeout=timeout)) as client:
-        client.request("POST", path, urlencode({"csrfmiddlewaretoken": csrf}), headers)
-        response = client.getresponse()
-        return response, response.read().decode()
-
-
-def cookie_of(response):
-    return re.search(r"visitor=[^;]+", response.getheader("Set-Cookie"))[0]
-
-
-def visitor_of(response):
-    return re.search(r"[0-9a-f-]{36}", cookie_of(response))[0]
-
-
-def kill(pid, number=signal.SIGKILL):
-    with suppress(ProcessLookupError):
-        os.kill(pid, number)
+UNASKED = """
+SELECT count(*) FROM orders_effect WHERE order_id NOT IN
+    (SELECT id FROM orders_order UNION ALL SELECT id FROM tokens_token)
+"""
 
 
 @dataclass
 class Outcome:
-    fault: str
+    """What became of all that was asked for while a fault was on.
+
+    `doubled` counts the tasks that take effect in `commit()`, `again` those that take it outside.
+    `unasked` are the effects of what was rolled back.
+    """
+
     asked: int = 0
-    ready: int = 0
+    done: int = 0
     failed: int = 0
     lost: int = 0
     doubled: int = 0
+    again: int = 0
+    unasked: int = 0
     refused: int = 0
-    recovered: float = 0.0
-    emptied: bool = False
+    seconds: float = 0
     error: BaseException | None = None
 
+    def count(self, stack, receipts):
+        """Count what the database says; `receipts` are for what was accepted."""
+        missing = set(receipts)
+        for task, receipt, status, effects in stack.execute(ASKED):
+            missing.discard(receipt if isinstance(receipt, UUID) else UUID(receipt))
+            self.asked += 1
+            self.done += effects > 0
+            # Visibly: staff see it, and it can run again.
+            failed = status == "FAILED" and not effects
+            self.failed += failed
+            self.lost += not effects and not failed
+            if task == "remind":
+                self.again += effects > 1
+            else:
+                self.doubled += effects > 1
+        self.lost += len(missing)
+        ((self.unasked,),) = stack.execute(UNASKED)
 
-def run(name, stack, inject, asked=ASKED):
-    """Inject the fault while visitors ask; return what became of their tokens."""
-    outcome = Outcome(name.replace("_", " "))
-    with stack:
-        check_audit(stack)
-        visitors = Visitors(stack, asked)
-        try:
-            wait_for(lambda: stack.count("state = 'ready'") > 5, 180, "the first tokens")
-            inject(stack)
-            began = time.monotonic()
-        finally:
-            visitors.leave()
-        with suppress(TimeoutError):
-            wait_for(lambda: stack.count("state = 'pending'") == 0, SECONDS_TO_RECOVER)
-        outcome.recovered = time.monotonic() - began
-        with suppress(TimeoutError):
-            outcome.emptied = wait_for(stack.queue_is_empty, 120)
-        known = {visitor for (visitor,) in stack.execute("SELECT visitor::text FROM tokens_token")}
-        outcome.asked = stack.count()
-        outcome.ready = stack.count("state = 'ready' AND value ~ '^[0-9a-f]{64}$'")
-        outcome.failed = stack.count("state = 'failed'")
-        outcome.lost = len(set(visitors.accepted) - known) + stack.count("state = 'pending'")
-        ((outcome.doubled,),) = stack.execute("SELECT count(*) FROM touched")
-        outcome.refused = visitors.refused
-        # No value is in any log.
-        log = stack.log.read_text()
-        values = stack.execute("SELECT value FROM tokens_token WHERE state = 'ready'")
-        assert not [value for (value,) in values if value in log]
+
+def settled(stack):
+    """Return whether all jobs that were asked for have ended."""
+    return not any(status in ("READY", "RUNNING") for _, _, status, _ in stack.execute(ASKED))
+
+
+def run(stack, inject, ask, recovered=settled):
+    """Inject a fault while visitors ask; return the Outcome once the site has recovered."""
+    outcome = Outcome()
+    visitors = Visitors(stack, ask)
+    try:
+        wait_for(lambda: stack.execute("SELECT * FROM orders_effect"), 180, "the first effect")
+        inject(stack)
+        began = time.monotonic()
+    finally:
+        visitors.leave()
+    with suppress(TimeoutError):
+        wait_for(lambda: recovered(stack), SECONDS_TO_RECOVER, pause=0.5)
+    outcome.seconds = time.monotonic() - began
+    outcome.refused = visitors.refused
+    outcome.count(stack, visitors.receipts)
+    wait_for(stack.queue_is_empty, 60, "the queue to be empty")
+    # No value is in any log.
+    log = stack.log.read_text(errors="replace")
+    values = stack.execute("SELECT value FROM tokens_token WHERE state = 'ready'")
+    assert not [value for (value,) in values if value in log]
     return outcome
 
 
-def check_audit(stack):
-    """Assert that a token made twice would be seen."""
-    with closing(psycopg2.connect(stack.postgres.url(stack.database))) as connection:
-        cursor = connection.cursor()
-        cursor.execute(
-            "INSERT INTO tokens_token (id, visitor, value, state, created)"
-            " VALUES (gen_random_uuid(), gen_random_uuid(), 'a', 'ready', now());"
-            "UPDATE tokens_token SET value = 'b'; SELECT count(*) FROM touched"
-        )
-        assert cursor.fetchone() == (1,)
-        connection.rollback()
+# --- The faults: each returns once the fault itself is over -----------------------------------
+
+FAULTS = {}
+
+
+def fault(inject):
+    FAULTS[inject.__name__] = inject
+    return inject
+
+
+def running(stack, worker):
+    """Stop a worker while it runs a job; return the job's work-horse."""
+
+    def stopped():
+        worker.send(signal.SIGSTOP)
+        if horses := stack.horses(worker):
+            return horses
+        worker.send(signal.SIGCONT)
+
+    return wait_for(stopped, 120, "a running job")
+
+
+def later(seconds):
+    """Wait for a fault to last."""
+    Event().wait(seconds)
+
+
+@fault
+def a_worker_killed_in_a_job_of_ten_minutes(stack):
+    """It is noticed by RQ's heartbeat, long before the job's time is over."""
+    stack.place("close_books", "takes minutes")
+    wait_for(lambda: stack.running("takes minutes"), 60, "the job")
+    for worker in stack.workers:
+        for pid in [worker.pid, *stack.horses(worker)]:
+            kill(pid)
+    began = time.monotonic()
+    wait_for(lambda: stack.jobs("takes minutes")[0][2] == 1, 110, "the dead worker to be noticed")
+    print(f"A dead worker was noticed after {time.monotonic() - began:.0f} s")
+
+
+@fault
+def a_deploy_of_web_before_workers(stack):
+    """The old workers cannot import what the new web asks for: it waits for new workers."""
+    old = shutil.copytree(stack.site, stack.log.parent / "old")
+    edit(old / "orders/tasks.py", ("def ship(", "def unknown("))
+    stack.deploy(old, stack.workers)
+    for _ in range(3):
+        stack.place("ship")
+    tried = "cannot be imported yet"
+    wait_for(lambda: stack.log.read_text().count(tried) == 3, 60, tried)
+    stack.deploy(stack.site, stack.workers)
+
+
+@fault
+def attempts_that_overrun(stack):
+    """Their work-horses outlive their workers, and only end after the next attempt."""
+    for task in ("charge", "remind") * (len(stack.workers) // 2):
+        stack.place(task, "overruns")
+    wait_for(lambda: stack.running("overruns") == len(stack.workers), 60, "the attempts")
+    orphans = [pid for worker in stack.workers for pid in stack.horses(worker)]
+    for worker in stack.workers:
+        kill(worker.pid)
+    wait_for(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in orphans), 150, "their end")
+
+
+@fault
+def work_horses_killed(stack):
+    for worker in stack.workers:
+        for pid in running(stack, worker):
+            kill(pid)
+        worker.send(signal.SIGCONT)
+
+
+@fault
+def a_worker_killed(stack):
+    """Its work-horse lives on and finishes."""
+    running(stack, stack.workers[0])
+    kill(stack.workers[0].pid)
+
+
+@fault
+def a_worker_and_its_horse_killed(stack):
+    for pid in [*running(stack, stack.workers[0]), stack.workers[0].pid]:
+        kill(pid)
+
+
+@fault
+def all_workers_killed(stack):
+    pids = [pid for worker in stack.workers for pid in [*running(stack, worker), worker.pid]]
+    for pid in pids:
+        kill(pid)
+
+
+@fault
+def a_dyno_told_to_stop(stack):
+    """SIGTERM for every process, as Heroku does once a day. It costs a long job no retry."""
+    stack.place("close_books", "takes minutes")
+    wait_for(lambda: stack.running("takes minutes"), 60, "the job")
+    for process in stack.processes:
+        for pid in process.children():
+            kill(pid, signal.SIGTERM)
+    done = ("SUCCESSFUL", 2, 0)  # at the second attempt, and none has failed
+    wait_for(lambda: stack.jobs("takes minutes")[0][0] == "SUCCESSFUL", 60, "the job")
+    assert stack.jobs("takes minutes") == [done]
+
+
+@fault
+def redis_emptied(stack):
+    """While jobs wait in it."""
+    for _ in range(3):
+        for worker in stack.workers:
+            worker.send(signal.SIGSTOP)
+        for task in ("charge", "remind") * 2:
+            stack.place(task)
+        with stack.client() as client:
+            client.flushall()
+        for worker in stack.workers:
+            worker.send(signal.SIGCONT)
+
+
+@fault
+def redis_restarted(stack):
+    stack.redis.stop()
+    stack.redis.start()
+
+
+@fault
+def redis_down_ten_seconds(stack):
+    stack.redis.stop(signal.SIGKILL)
+    later(10)
+    stack.redis.start()
+
+
+@fault
+def redis_hung_ten_seconds(stack):
+    stack.redis.send(signal.SIGSTOP)
+    later(10)
+    stack.redis.send(signal.SIGCONT)
+
+
+@fault
+def redis_full_ten_seconds(stack):
+    with stack.client() as client:
+        client.config_set("maxmemory", 1)
+        with pytest.raises(redis.exceptions.ResponseError, match="maxmemory"):
+            client.set("key", "value")
+        later(10)
+        client.config_set("maxmemory", 0)
+
+
+@fault
+def postgres_restarted(stack):
+    stack.postgres.stop()
+    stack.postgres.start()
+
+
+@fault
+def postgres_down_ten_seconds(stack):
+    stack.postgres.stop()
+    later(10)
+    stack.postgres.start()
+
+
+@fault
+def web_killed(stack):
+    """All of it, several times; and a process each time just between commit and Redis."""
+    for _ in range(3):
+        stack.web.send_group(signal.SIGKILL)
+        wait_for(lambda: answers(f"{stack.address}/healthz"), 120)
+    assert stack.manage("shell", "--command", COMMIT_AND_DIE).split()[-1] == "20"
+
+
+COMMIT_AND_DIE = """
+import os
+from django.db import connections
+from django.test import Client
+from jobs import queue
+
+Client().get("/")  # imports what a request needs, once for all
+connections.close_all()
+queue.carry = lambda jobs: os.kill(os.getpid(), 9)
+killed = 0
+for number in range(20):
+    pid = os.fork()
+    if pid == 0:
+        Client().post(["/generate-in-background/", "/orders/charge/none"][number % 2])
+        os._exit(0)
+    killed += os.waitpid(pid, 0)[1] == 9
+print(killed)
+"""
+
+
+@fault
+def clocks_killed(stack):
+    """While there is work for them: Redis is emptied too."""
+    redis_emptied(stack)
+    for clock in stack.clocks:
+        kill(clock.pid)
+
+
+@fault
+def jobs_that_raise_and_hang(stack):
+    for trouble in (*FAIL, "raises once"):
+        for task in ("charge", "remind"):
+            stack.place(task, trouble)
+
+
+@fault
+def many_workers_and_clocks(stack):
+    """Everything at once."""
+    for worker, clock in zip(stack.workers, [*stack.clocks, *stack.clocks], strict=False):
+        for pid in running(stack, worker):
+            kill(pid)
+        worker.send(signal.SIGCONT)
+        kill(clock.pid)
+        redis_emptied(stack)
+    stack.web.send_group(signal.SIGKILL)
+
+
+# The troubles that a task ends with.
+FAIL = ("raises", "hangs")
+OPTIONS = {
+    "attempts_that_overrun": {"workers": 4},
+    "a_dyno_told_to_stop": {"environment": {"DYNO": "worker.1"}},
+    "many_workers_and_clocks": {"workers": 4, "clocks": 3},
+    "postgres_restarted": {"own": True},
+    "postgres_down_ten_seconds": {"own": True},
+}

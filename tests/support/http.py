@@ -71,7 +71,7 @@ class Visitor:
         if not self.keep_alive:
             headers["Connection"] = "close"
         if body is not None:
-            headers["Content-Type"] = FORM
+            headers.setdefault("Content-Type", FORM)
 
         def answer():
             response = self.send(method, path, body, headers)

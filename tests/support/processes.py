@@ -75,6 +75,13 @@ def answers(url):
         return response.status == 200
 
 
+def members(session):
+    """Return the ids of the processes in a session; it outlives the process that began it."""
+    command = ["ps", "-o", "pid=", "-s", str(session)]
+    output = subprocess.run(command, capture_output=True, text=True).stdout
+    return [int(pid) for pid in output.split()]
+
+
 class Process:
     """A process in a group of its own, with its output in a file."""
 
@@ -128,10 +135,7 @@ class Process:
 
     def children(self):
         """Return the ids of the processes that are in its session, itself included."""
-        output = subprocess.run(
-            ["ps", "-o", "pid=", "-s", str(self.pid)], capture_output=True, text=True
-        ).stdout
-        return [int(pid) for pid in output.split()]
+        return members(self.pid)
 
     def __enter__(self):
         try:

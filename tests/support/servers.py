@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import tempfile
 from contextlib import closing
@@ -95,9 +96,13 @@ class Postgres(Process):
 
 def execute(url, *statements):
     """Execute SQL statements, each by itself; return the rows of the last one, if it has any."""
-    connection = psycopg2.connect(url)
-    connection.autocommit = True
-    with closing(connection), connection.cursor() as cursor:
+    if url.startswith("sqlite:"):
+        # No isolation level means autocommit.
+        connection = sqlite3.connect(url.removeprefix("sqlite:///"), 20, isolation_level=None)
+    else:
+        connection = psycopg2.connect(url)
+        connection.autocommit = True
+    with closing(connection), closing(connection.cursor()) as cursor:
         for statement in statements:
             cursor.execute(statement)
         return cursor.fetchall() if cursor.description else None

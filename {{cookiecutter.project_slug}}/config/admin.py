@@ -11,7 +11,8 @@ from django_rq.admin import QueueAdmin
 from django_rq.models import Dashboard
 from rq.exceptions import NoSuchJobError
 
-from config.project import SITE_NAME, csp_override
+from config.compat import csp_override
+from config.project import SITE_NAME
 
 admin.site.site_title = admin.site.site_header = SITE_NAME
 

@@ -100,7 +100,7 @@ MIDDLEWARE = [
     "config.middleware.BodyLimitMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "config.middleware.StaticFilesMiddleware",
-    "config.project.ContentSecurityPolicyMiddleware",
+    "config.compat.ContentSecurityPolicyMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -125,6 +125,9 @@ TEMPLATES = [
         },
     },
 ]
+
+# In a cookie alone: a message never needs a session, and with it a row in the database.
+MESSAGE_STORAGE = "django.contrib.messages.storage.cookie.CookieStorage"
 
 LANGUAGE_CODE = "en-us"
 TIME_ZONE = "UTC"

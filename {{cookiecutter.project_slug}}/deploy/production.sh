@@ -59,7 +59,9 @@ make_secrets() {
             [ "$secret" = secret_key ] ||
             fail "secrets/$secret must be at least 16 letters, digits, - or _: they stand in a URL."
     done
-    [ -e secrets/secret_key_fallbacks ] || : >secrets/secret_key_fallbacks
+    for secret in secret_key_fallbacks email_url; do
+        [ -e "secrets/$secret" ] || : >"secrets/$secret"
+    done
 }
 
 password() { tr -d '[:space:]' <"secrets/$1_password"; }

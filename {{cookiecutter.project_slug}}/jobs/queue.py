@@ -80,9 +80,16 @@ def carry(jobs):
     for queue_name, group in groupby(jobs, key=lambda job: job.queue_name):
         if redis_is_silent():
             return
+        queue = get_queue(queue_name)
+        attempts = [attempt_of(job) for job in group]
         try:
-            # Not `enqueue`, which django-rq would delay until a commit.
-            get_queue(queue_name).enqueue_many(map(attempt_of, group))
+            with queue.connection.pipeline() as pipeline:
+                # Not `enqueue`, which django-rq would delay until a commit.
+                queue.enqueue_many(attempts, pipeline=pipeline)
+                # A work-horse may have died before it claimed this very attempt.
+                for attempt in attempts:
+                    queue.failed_job_registry.remove(attempt.job_id, pipeline=pipeline)
+                pipeline.execute()
         except RedisError as error:
             leave_alone(error)
 

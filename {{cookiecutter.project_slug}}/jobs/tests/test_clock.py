@@ -119,6 +119,18 @@ def test_the_attempt_of_a_worker_without_a_heartbeat_fails(running, queue):
     assert Job.objects.get().failures == 1
 
 
+def test_a_work_horse_that_died_before_its_claim_does_not_fail_the_attempt_after_it(lost, queue):
+    """Postgres was down, say. The attempt has the same number the next time."""
+    carrier.carry([lost])
+    queue.failed_job_registry.add(queue.fetch_job(lost.rq_id(1)))
+    queue.remove(lost.rq_id(1))
+    clock.tick()
+    assert queue.job_ids == [lost.rq_id(1)]
+    lost.claim("worker")
+    clock.tick()
+    assert Job.objects.get().status == "RUNNING"
+
+
 def test_a_job_given_up_for_good_is_reported_as_failed(running, caplog):
     Job.objects.update(due=AGO, retries=[])
     clock.tick()
@@ -184,7 +196,7 @@ def test_a_tick_counts_unfinished_jobs(lost, settings):
     for number in range(4):
         tasks.add.enqueue(number)
     clock.tick()
-    assert cache.get(carrier.COUNTS_KEY)["unfinished"] == {"default": 3}
+    assert cache.get(carrier.COUNTS_KEY)["unfinished"]["default"] == 3
 
 
 def test_the_command_ticks_until_it_is_stopped(lost, queue, monkeypatch, tmp_path):

@@ -1,0 +1,59 @@
+"""docs/recipes.md: its diffs, put into a baked site."""
+
+import re
+import subprocess
+
+from support.commands import BIN, run
+from support.template import SOURCE
+
+# What a recipe builds on.
+NEEDS = {
+    "Uploads": ["Login pages"],
+    "Uploads on S3": ["A way out"],
+    "Error reports": ["A way out"],
+}
+
+
+PAGE = SOURCE / "docs/recipes.md"
+
+
+def read_recipes():
+    """Return each recipe's diff by its heading, in the order of the page."""
+    sections = re.split(r"^## (.+)$", PAGE.read_text(), flags=re.M)[1:]
+    recipes = {}
+    for heading, section in zip(sections[::2], sections[1::2], strict=True):
+        if diffs := re.findall(r"^```diff\n(.*?)^```", section, re.M | re.S):
+            recipes[heading] = "".join(diffs)
+    return recipes
+
+
+RECIPES = read_recipes()
+
+
+def apply(site, *names, check=False):
+    """Let `git apply` take the diffs as they stand, after those that they build on.
+
+    Return what it says when it does not. With `check` it changes nothing.
+    """
+    wanted = dict.fromkeys(each for name in names for each in [*NEEDS.get(name, []), name])
+    command = ["git", "apply", *(["--check"] if check else []), "-"]
+    diff = "".join(RECIPES[name] for name in wanted)
+    return subprocess.run(command, cwd=site, input=diff, capture_output=True, text=True).stderr
+
+
+def put_in(site, *names):
+    """Put these recipes into the site and pin what they add; return the site."""
+    assert apply(site, *names) == ""
+    # As `make deps` does, but it changes no version that need not change.
+    floor = re.search(r"^PYTHON_FLOOR := (\S+)", (site / "Makefile").read_text(), re.M)[1]
+    for lock in ("requirements", "requirements-dev"):
+        command = [BIN / "uv", "pip", "compile", "--quiet", "--universal", "--generate-hashes"]
+        command += ["--no-strip-extras", "--python-version", floor]
+        run(*command, f"--output-file={lock}.txt", f"{lock}.in", site=site)
+    return site
+
+
+def compile_messages(site, site_bin):
+    """Compile the translations, which are no text and so in no diff."""
+    if any(site.glob("*/locale")):
+        run(site_bin / "python", "manage.py", "compilemessages", "--ignore=.venv", site=site)

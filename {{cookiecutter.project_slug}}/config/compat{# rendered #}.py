@@ -1,0 +1,1 @@
+{% include "config-" ~ cookiecutter.django_version ~ ".py" -%}

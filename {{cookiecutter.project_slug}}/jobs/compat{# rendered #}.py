@@ -1,0 +1,1 @@
+{% include "jobs-" ~ cookiecutter.django_version ~ ".py" -%}
