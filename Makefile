@@ -1,11 +1,11 @@
 # `make` lists what there is to do.
 
-# The oldest Python that the template's own code runs on stands in pyproject.toml.
+# The oldest Python for the template's own code, from pyproject.toml.
 FLOOR := $(shell sed -n 's/^requires-python = ">=\(.*\)"/\1/p' pyproject.toml)
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --no-user --quiet --disable-pip-version-check
 
-# What pip's configuration says of other installations is not for a virtual environment.
+# pip's configuration for other installations must not affect the virtual environment.
 unexport PIP_PREFIX PIP_TARGET PIP_USER
 
 .PHONY: help
@@ -16,7 +16,7 @@ help:
 demo: .demo/my_site  ## render the template with its defaults and start the site
 	@$(MAKE) --no-print-directory -C .demo/my_site dev
 
-# Rendered once: a second run keeps the data. Remove .demo to start afresh.
+# Rendered once, so a second run keeps the data. Remove .demo to start again.
 .demo/my_site:
 	@scripts/demo $(FLOOR)
 

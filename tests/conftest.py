@@ -19,26 +19,26 @@ pytest_plugins = [
 
 @pytest.fixture(scope="session", autouse=True)
 def _home(tmp_path_factory):
-    """Give Cookiecutter and Git a home of the tests' own, with an identity for commits."""
+    """Give Cookiecutter and Git their own home, with an identity for commits."""
     home = tmp_path_factory.mktemp("home")
     (home / ".gitconfig").write_text("[user]\nname = Tester\nemail = tester@example.com\n")
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setenv("HOME", str(home))
-        # What the tests start must see only the environment that they give it.
+        # Processes must see only the environment that the tests give them.
         for name in ("CI", "DATABASE_URL", "DEBUG", "PORT", "REDIS_URL", "SECRET_KEY"):
             monkeypatch.delenv(name, raising=False)
         yield
 
 
 def pytest_report_header(config):
-    """Say what will run, unless somebody has picked it."""
+    """Say what will run, unless tests were picked by name."""
     if config.args_source is config.ArgsSource.TESTPATHS and not config.option.keyword:
         return announce(slow="not slow" not in config.option.markexpr)
     return None
 
 
 def pytest_terminal_summary(terminalreporter):
-    """Say why what did not run did not, and what tests have recorded, like a seed."""
+    """Say why some tests could not run, and what tests have recorded, such as a seed."""
     if lines := skipped(terminalreporter.getreports("skipped")):
         terminalreporter.section("could not run")
         for line in lines:
@@ -66,7 +66,7 @@ def baker(cookies):
 
 @pytest.fixture
 def bake(cookies):
-    """A function that bakes with these answers and returns the site, or raises why it did not.
+    """A function that bakes with the given answers and returns the site, or raises the error.
 
     An answer is rendered as a template first; see `support.template.literal`.
     """
@@ -75,41 +75,41 @@ def bake(cookies):
 
 @pytest.fixture(scope="session")
 def bake_session(cookies_session):
-    """`bake` for sites that stay until the last test."""
+    """Like `bake`, for sites that stay until the last test."""
     return baker(cookies_session)
 
 
 @pytest.fixture(scope="session", params=DJANGO_VERSIONS)
 def variant(request):
-    """Each Django version on offer."""
+    """Each Django version that can be chosen."""
     return request.param
 
 
 @pytest.fixture(scope="session")
 def site(variant, bake_session):
-    """A site baked with the defaults but for the Django version."""
+    """A site with the default answers, except for the Django version."""
     return bake_session(django_version=variant)
 
 
 @pytest.fixture(scope="session")
 def site_bin(site, variant):
-    """The bin folder of the environment for developing that site."""
+    """The bin folder of that site's development environment."""
     return site_environment(site, variant)
 
 
 @pytest.fixture
 def developed(bake):
-    """A site whose .venv is there already: installing it is tested by `make demo`."""
+    """A site that already has a .venv. The test of `make demo` installs one."""
     site = bake(django_version=newest_django())
     (site / ".venv").symlink_to(site_environment(site, newest_django()).parent)
-    # Older than what was installed from it, so that make installs nothing into the shared one.
+    # Older than the installation, so that make installs nothing into the shared environment.
     os.utime(site / "requirements-dev.txt", (0, 0))
     return site
 
 
 @pytest.fixture
 def repository(tmp_path):
-    """The template in a repository of its own, with one commit."""
+    """A copy of the template as a repository with one commit."""
     folder = copy_template(tmp_path / "template")
     shutil.rmtree(folder / "tests")
     git(tmp_path, "init", "--quiet", "--initial-branch=main", folder)

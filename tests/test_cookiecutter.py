@@ -37,8 +37,10 @@ def test_a_zip_a_git_url_and_a_path_bake_the_same(repository, tmp_path):
     for site in sites:
         assert files(site) == FILES
         for name in FILES:
-            if name != ".env":
+            if name not in {".env", "README.md"}:  # which names where it came from
                 assert (site / name).read_bytes() == (sites[0] / name).read_bytes()
+    for site, template in zip(sites, [repository, zip_file], strict=False):
+        assert f"\nuvx cruft link {template} " in (site / "README.md").read_text()
 
 
 def test_answers_come_from_a_replay_a_configuration_file_and_the_command_line(tmp_path):

@@ -12,7 +12,7 @@ from support.production import SERVICES, Production, load
 
 pytestmark = [pytest.mark.xdist_group("docker"), pytest.mark.slow]
 
-# What makes a copy of the site's database one that is not the site's.
+# Statements that make a copy of the site's database unacceptable.
 FOREIGN = {
     "another site": "INSERT INTO django_migrations (app, name, applied) "
     "VALUES ('blog', '0001_initial', '2026-01-01')",
@@ -22,7 +22,7 @@ FOREIGN = {
 
 
 class Backups:
-    """What `make backup` and `make restore` do to a site, on either database."""
+    """Backups and restores of a site, on either database."""
 
     def __init__(self, production):
         self.production = production
@@ -35,7 +35,7 @@ class Backups:
     def make(self, **options):
         """Return the path of a new backup, relative to the site."""
         keep = [f"KEEP={options.pop('keep')}"] if "keep" in options else []
-        return self.production.make("backup", *keep).stdout.split()[0]
+        return re.search(r"^backups/\S+$", self.production.make("backup", *keep).stdout, re.M)[0]
 
     def restore(self, file, **options):
         return self.production.make("restore", f"FILE={file}", **options)
@@ -43,7 +43,7 @@ class Backups:
 
 class PostgresBackups(Backups):
     def foreign(self, statement):
-        """Return a backup of a database that is like the site's, but for the statement."""
+        """Return a backup of the site's database after a statement has changed it."""
         for command in (
             "DROP DATABASE IF EXISTS other",
             "CREATE DATABASE other TEMPLATE template0",
@@ -103,9 +103,9 @@ def backups(request):
     return SQLiteBackups(request.getfixturevalue("on_sqlite"))
 
 
-def test_a_backup_comes_back_and_so_does_what_it_replaced(backups):
+def test_a_backup_is_restored_and_the_restore_can_be_undone(backups):
     production = backups.production
-    visitor = production.visitor().walk()
+    visitor = production.visitor(keep_alive=False).walk()
     saved = visitor.tokens()
     file = backups.make()
     assert (production.site / file).stat().st_mode & 0o777 == 0o600
@@ -117,7 +117,7 @@ def test_a_backup_comes_back_and_so_does_what_it_replaced(backups):
 
     def watch():
         while not restored.is_set():
-            statuses.add(production.visitor().get("/").status)
+            statuses.add(production.visitor(keep_alive=False).get("/").status)
             time.sleep(0.05)
 
     watcher = threading.Thread(target=watch)
@@ -133,15 +133,13 @@ def test_a_backup_comes_back_and_so_does_what_it_replaced(backups):
     assert backups.databases() == {"site", "previous"}
     backups.restore("previous")
     assert visitor.tokens() == later
-    backups.restore("previous")
-    assert visitor.tokens() == saved
     assert backups.databases() == {"site", "previous"}
     visitor.walk()
 
 
 @pytest.mark.parametrize("kind", FOREIGN)
-def test_what_is_not_this_sites_changes_nothing(backups, kind):
-    visitor = backups.production.visitor().walk()
+def test_a_backup_of_another_site_changes_nothing(backups, kind):
+    visitor = backups.production.visitor(keep_alive=False).walk()
     before, databases = visitor.tokens(), backups.databases()
     done = backups.restore(backups.foreign(FOREIGN[kind]), check=False)
     assert done.returncode != 0
@@ -150,8 +148,8 @@ def test_what_is_not_this_sites_changes_nothing(backups, kind):
     assert backups.databases() == databases
 
 
-def test_what_is_no_whole_backup_changes_nothing(backups):
-    visitor = backups.production.visitor().walk()
+def test_an_incomplete_backup_changes_nothing(backups):
+    visitor = backups.production.visitor(keep_alive=False).walk()
     before, databases = visitor.tokens(), backups.databases()
     whole = (backups.production.site / backups.make()).read_bytes()
     half = backups.production.site / "half a backup"
@@ -162,7 +160,7 @@ def test_what_is_no_whole_backup_changes_nothing(backups):
     assert backups.databases() == databases
 
 
-def test_two_backups_at_once_are_two_backups(backups):
+def test_two_simultaneous_backups_both_succeed(backups):
     before = backups.names
     both = [
         subprocess.Popen(
@@ -195,19 +193,31 @@ def test_a_backup_that_fails_leaves_nothing(production):
         wait_for(production.ready, 60, what="the site")
 
 
+def test_watch_says_what_needs_somebody(production):
+    production.make("backup")
+    wait_for(lambda: production.make("watch", check=False).returncode == 0, 120, what="peace")
+    production.compose("stop", "clock")
+    try:
+        done = production.make("watch", check=False)
+        assert done.returncode != 0
+        assert re.search(r"^clock Exited", done.stdout, re.M), done.stdout
+    finally:
+        production.compose("up", "--detach", "--wait", "--no-deps", "clock")
+
+
 def test_another_machine_needs_the_secrets_and_a_backup(production):
-    visitor = production.visitor().walk()
+    visitor = production.visitor(keep_alive=False).walk()
     tokens = visitor.tokens()
     file = PostgresBackups(production).make()
     production.compose("down", "--volumes")
     production.deploy()
-    visitor.context = production.context  # Caddy has made a new authority
+    visitor.context = production.context  # Caddy has created a new authority
     assert visitor.tokens() == []
     production.make("restore", f"FILE={file}")
     assert visitor.tokens() == tokens
 
 
-def test_sqlite_bears_the_load_of_everybody_writing(on_sqlite, record_property):
+def test_sqlite_handles_everybody_writing_at_once(on_sqlite, record_property):
     assert set(on_sqlite.states()) == SERVICES - {"db"}
     with load(on_sqlite, record_property, visitors=8):
         on_sqlite.edit("tokens/views.py", "from uuid", f"# {on_sqlite.name}\nfrom uuid")

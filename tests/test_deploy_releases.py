@@ -1,4 +1,4 @@
-"""Deploys: what is rolled out, what is not, what comes back, and secrets that change meanwhile."""
+"""Deploys, failed deploys, rollbacks, and new secrets."""
 
 import subprocess
 from secrets import token_hex
@@ -21,7 +21,7 @@ class Migration(migrations.Migration):
 
 @pytest.fixture
 def changed(production):
-    """Return a function that changes a file of the site for this test."""
+    """Return a function that changes one of the site's files for this test."""
     before = {}
 
     def change(name, old="", new=""):
@@ -42,15 +42,15 @@ def secret(production, name, value=None):
 
 
 def check_nothing_is_spread(production, before):
-    """Plain `docker compose up` leaves every container as it is."""
+    """Assert that plain `docker compose up` replaces no container."""
     production.compose("up", "--detach", "--wait")
     assert production.containers() == before
 
 
-def test_a_new_version_and_new_secrets_lose_no_request_and_no_job(production, record_property):
+def test_deploying_a_new_version_and_secrets_loses_nothing(production, record_property):
     before, old_key = production.containers(), secret(production, "secret_key")
     old_login = production.sql("SELECT rolname FROM pg_roles WHERE rolname ~ '^site_'")
-    visitor = production.visitor().walk()
+    visitor = production.visitor(keep_alive=False).walk()
     tokens = visitor.tokens()
     with load(production, record_property):
         production.edit("tokens/templates/tokens/home.html", "Random tokens", production.name)
@@ -59,10 +59,10 @@ def test_a_new_version_and_new_secrets_lose_no_request_and_no_job(production, re
             secret(production, name, token_hex(32))
         production.deploy()
     after = production.containers()
-    # Neither Postgres nor Redis nor Caddy stopped.
+    # Postgres, Redis and Caddy did not stop.
     assert {name for name in before if before[name] != after[name]} == SITE
     assert production.name in visitor.page()
-    assert visitor.tokens() == tokens  # the old key still counts
+    assert visitor.tokens() == tokens  # the old key is still accepted
     for name in SITE:
         assert production.exec(name, "cat", "/run/secrets/secret_key") != old_key
     new_login = production.sql("SELECT rolname FROM pg_roles WHERE rolname ~ '^site_'")
@@ -81,7 +81,7 @@ def test_the_site_owns_its_database_and_is_no_superuser(production):
     assert production.sql(tables) == "site"
 
 
-def test_redis_asks_for_the_password(production):
+def test_redis_requires_the_password(production):
     assert "NOAUTH" in production.exec("redis", "redis-cli", "keys", "*")
     password = secret(production, "redis_password")
     commands = f"AUTH {password}\nPING\n"
@@ -90,7 +90,7 @@ def test_redis_asks_for_the_password(production):
     assert "NOPERM" in production.exec("redis", *health, "keys", "*")
 
 
-def test_a_version_that_cannot_run_replaces_nothing_and_says_why(production, changed):
+def test_a_broken_version_replaces_nothing_and_says_why(production, changed):
     before, live, images = production.containers(), production.live, production.releases()
 
     def check_failure(reason):
@@ -119,27 +119,27 @@ def test_a_version_that_cannot_run_replaces_nothing_and_says_why(production, cha
     check_failure("no start")
     assert set(production.releases()) >= set(images[:1])
     check_nothing_is_spread(production, before)
-    production.visitor().walk()
+    production.visitor(keep_alive=False).walk()
 
 
-def test_what_fails_later_is_put_back(production, changed):
+def test_a_deploy_that_fails_later_is_undone(production, changed):
     live = production.live
     changed("jobs/worker.py", new="raise SystemExit('no worker')")
     done = production.make("deploy", check=False)
     assert done.returncode != 0
     assert production.live == live
     assert {s["Health"] for s in production.states().values()} == {"healthy"}
-    production.visitor().walk()
+    production.visitor(keep_alive=False).walk()
 
 
-def test_rollback_brings_the_version_before_back_and_forth(production):
+def test_rollback_switches_back_and_forth(production):
     live = production.live
-    assert production.name in production.visitor().page()
+    assert production.name in production.visitor(keep_alive=False).page()
     production.make("rollback")
-    assert production.name not in production.visitor().page()
+    assert production.name not in production.visitor(keep_alive=False).page()
     check_nothing_is_spread(production, production.containers())
     production.make("rollback", f"VERSION={live}")
-    assert production.name in production.visitor().page()
+    assert production.name in production.visitor(keep_alive=False).page()
     assert "No such version" in production.make("rollback", "VERSION=1", check=False).stdout
     assert len(production.releases()) <= 5
 
@@ -157,11 +157,11 @@ def test_a_second_deploy_waits_for_the_first(production):
     assert [deploy.returncode for deploy in deploys] == [0, 0]
     waited = ["is under way here: waiting" in output for output in outputs]
     assert sorted(waited) == [False, True]
-    # The same version and the same secrets: whatever ran goes on.
+    # The version and the secrets are the same, so everything goes on running.
     assert production.containers() == before
 
 
-def test_no_secrets_are_invented_beside_data(production):
+def test_no_secrets_are_created_if_there_is_data(production):
     path = production.site / "secrets" / "secret_key"
     path.rename(path.with_suffix(".away"))
     try:

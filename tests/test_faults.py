@@ -1,9 +1,9 @@
-"""Jobs that lose nothing: faults injected into real processes on real servers.
+"""No job is lost: faults injected into real processes on real servers.
 
-Every fault has servers, workers, clocks and a database of its own, so several run at once. While it
-is on, visitors ask over HTTP for tokens and for what a second app does, in `commit()` and outside.
-In the end all that was accepted has taken effect or visibly failed, nothing in `commit()` twice,
-and the queue is empty. `pytest -s` shows the table.
+Each fault has its own servers, workers, clocks and database, so several run at the same time.
+During the fault, visitors ask over HTTP for tokens and for jobs of a second app, inside and outside
+`commit()`. In the end every accepted request has taken effect or visibly failed, nothing in
+`commit()` happened twice, and the queue is empty. `pytest -s` shows the table.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -11,8 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from support.faults import FAULTS, OPTIONS, Outcome, run
 
-ASK = 40  # at least, per fault
-AT_ONCE = 5  # faults; more would only wait for the processor
+ASK = 40  # the fewest requests during each fault
+AT_ONCE = 5  # faults at the same time; more would only wait for the processor
 DATABASES = ("postgres", "sqlite")
 QUICK = {("work_horses_killed", "postgres"), ("redis_emptied", "sqlite")}
 
@@ -28,7 +28,7 @@ CASES = [
 
 @pytest.fixture(scope="module")
 def outcomes(stacks, request):
-    """The outcome of each fault that was selected."""
+    """The outcome of each selected fault."""
 
     def outcome(selected):
         name, database = selected
@@ -67,13 +67,13 @@ def test_nothing_is_lost_or_doubled(name, database, outcomes):
     assert outcome.asked >= ASK
     assert (outcome.lost, outcome.doubled, outcome.unasked) == (0, 0, 0)
     assert outcome.done + outcome.failed == outcome.asked
-    # Those that raise or hang each time, with `commit()` and without.
+    # The tasks that always raise or hang, with `commit()` and without.
     assert outcome.failed == (4 if name == "jobs_that_raise_and_hang" else 0)
-    # An attempt that overran did so together with the next one.
+    # An attempt that overran did its work again together with the next one.
     assert outcome.again or name != "attempts_that_overrun"
 
 
-# --- Controls: what these tests would see if the site did not keep its promise ------------------
+# --- Controls: these tests would notice a broken promise ----------------------------------------
 
 
 @pytest.mark.slow
@@ -89,7 +89,7 @@ def test_without_clocks_jobs_are_lost(database, stacks):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("database", DATABASES)
-def test_without_the_fence_effects_are_doubled(database, stacks):
+def test_without_the_fence_effects_happen_twice(database, stacks):
     environment = {"WITHOUT_FENCE": "true"}
     with stacks("without_fence", database, environment=environment, workers=4) as stack:
         outcome = run(stack, FAULTS["attempts_that_overrun"], 20)
@@ -98,7 +98,7 @@ def test_without_the_fence_effects_are_doubled(database, stacks):
 
 
 @pytest.mark.parametrize("database", DATABASES)
-def test_a_token_made_twice_is_seen(database, stacks):
+def test_a_token_made_twice_is_noticed(database, stacks):
     with stacks("audit", database, workers=0, clocks=0) as stack:
         receipt = stack.place_token()
         for value in ("a", "b"):

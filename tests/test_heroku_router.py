@@ -1,6 +1,8 @@
-"""What comes by way of Heroku's router, and what its add-ons ask for."""
+"""Requests through Heroku's router, and the demands of its add-ons."""
 
+import contextlib
 import re
+import socket
 from uuid import uuid4
 
 import pytest
@@ -9,7 +11,7 @@ from support.heroku import HOST
 from support.processes import wait_for
 from support.pythons import quick_variants
 
-# One set of dynos for all of them.
+# All of them use one set of dynos.
 pytestmark = [
     pytest.mark.xdist_group("heroku"),
     pytest.mark.parametrize("variant", quick_variants(), indirect=True),
@@ -24,13 +26,13 @@ def test_http_is_redirected_to_https_once(browser):
 
 
 @pytest.mark.parametrize("host", ["evil.example", "herokuapp.com.evil.example", "127.0.0.1", "["])
-def test_a_foreign_host_gets_400(browser, host):
+def test_an_unknown_host_gets_400(browser, host):
     response = browser.get("/", host=host)
     assert response.status == 400
     assert "Traceback" not in response.text
 
 
-def test_the_request_id_is_in_the_access_log_and_in_djangos_lines(browser, dynos):
+def test_the_request_id_is_in_the_access_log_and_in_djangos_log(browser, dynos):
     request_id = str(uuid4())
     response = browser.get("/nothing-here", request_id=request_id)
     assert response.headers["X-Request-ID"] == request_id
@@ -46,14 +48,14 @@ def test_the_request_id_is_in_the_access_log_and_in_djangos_lines(browser, dynos
     assert any("\tdjango.request\t" in line and "Not Found" in line for line in lines)
 
 
-def test_nobody_can_forge_a_line_of_the_log(browser, dynos):
+def test_nobody_can_forge_a_log_line(browser, dynos):
     browser.get("/%0d%0aforged%0astatus=200", request_id="x" * 30 + "%0aforged")
     browser.get("/healthz")
     wait_for(lambda: "path=/%0d%0aforged" in dynos["web"].output)
     assert not re.search(r"^(\S+ \S+ +\| )?(forged|status=200)", dynos["web"].output, re.M)
 
 
-def test_a_job_runs_and_the_servers_are_reached_by_tls_alone(browser, dynos, tls_postgres):
+def test_a_job_runs_and_all_connections_use_tls(browser, dynos, tls_postgres):
     browser.generate_in_background()
     wait_for(browser.tokens, what="the token")
     assert browser.get("/readyz").status == 200
@@ -64,12 +66,39 @@ def test_a_job_runs_and_the_servers_are_reached_by_tls_alone(browser, dynos, tls
 
 
 @pytest.mark.slow
-def test_connections_that_redis_closed_for_being_idle_are_opened_again(browser, dynos, tls_redis):
+def test_bodies_that_trickle_in_hold_no_thread_for_long(browser, dynos):
+    """The router waits for a whole header, and passes a body on as it comes."""
+    seen = len(dynos["web"].output)
+    head = (
+        f"POST /generate/ HTTP/1.1\r\nHost: {HOST}\r\nX-Forwarded-Proto: https\r\n"
+        "Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 9999\r\n\r\n"
+    )
+    with contextlib.ExitStack() as stack:
+        slow = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", browser.port)))
+            for _ in range(12)  # twice as many as there are threads
+        ]
+        for connection in slow:
+            connection.sendall(head.encode())
+
+        def cut_off():
+            for connection in slow:
+                with contextlib.suppress(OSError):  # it is closed
+                    connection.sendall(b"x")
+            return dynos["web"].output.count("status=408", seen) == len(slow)
+
+        wait_for(cut_off, 90, what="the end of the bodies", pause=0.5)
+    assert browser.get("/").status == 200
+    assert "\tERROR\t" not in dynos["web"].output[seen:]
+
+
+@pytest.mark.slow
+def test_idle_connections_that_redis_closed_are_opened_again(browser, dynos, tls_redis):
     server = redis_client.from_url(tls_redis.url, ssl_cert_reqs=None)
     seen = len(dynos["web"].output)
     browser.generate_in_background()
     wait_for(browser.tokens)
-    # What stays are the worker, blocked and subscribed, the clock, which ticks, and we.
+    # These stay: the worker, blocked and subscribed, the clock, which ticks, and this test.
     wait_for(lambda: server.info("clients")["connected_clients"] <= 4)
     browser.generate_in_background()
     wait_for(lambda: len(browser.tokens()) == 2)
@@ -77,5 +106,5 @@ def test_connections_that_redis_closed_for_being_idle_are_opened_again(browser, 
     assert "failed" not in dynos["clock"].output
 
 
-def test_the_clock_runs_without_complaint(dynos):
+def test_the_clock_runs_without_errors(dynos):
     assert not re.search("failed|Traceback", dynos["clock"].output)

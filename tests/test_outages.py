@@ -1,4 +1,4 @@
-"""What visitors are told while Redis or Postgres does not answer."""
+"""What visitors see while Redis or Postgres does not answer."""
 
 import signal
 import time
@@ -10,14 +10,14 @@ from support.http import Visitor
 from support.processes import answers, wait_for
 from support.stack import Visitors
 
-# With the faults, whose stack they share.
+# In the group of the faults, because they share the stack.
 pytestmark = [pytest.mark.xdist_group("faults"), pytest.mark.alone]
 
 TRIES = 3
 
 
 def seconds(function):
-    """Return how long the quickest of a few calls took: a busy machine can only add to it."""
+    """Return the time of the fastest of a few calls, because a busy machine only adds to it."""
     durations = []
     for _ in range(TRIES):
         began = time.monotonic()
@@ -31,13 +31,13 @@ def tokens(stack, state):
 
 
 def press(visitor, path):
-    """Send a form without asking for its page first; return the Response."""
+    """Send a form without getting its page first; return the Response."""
     csrf = "x" * 32
     visitor.cookies["csrftoken"] = csrf
     return visitor.request("POST", path, f"csrfmiddlewaretoken={csrf}")
 
 
-def test_parallel_requests_of_one_visitor_keep_the_limits(stacks):
+def test_parallel_requests_of_a_visitor_stay_within_the_limits(stacks):
     with stacks("limits", workers=0, clocks=0) as stack, ThreadPoolExecutor(20) as executor:
         visitor = Visitor(stack.address)
         press(visitor, "/generate/")
@@ -54,7 +54,7 @@ def test_parallel_requests_of_one_visitor_keep_the_limits(stacks):
 
 
 @pytest.mark.slow
-def test_a_visitor_is_answered_while_redis_is_down_hung_or_full(stacks):
+def test_visitors_get_answers_while_redis_is_down_hanging_or_full(stacks):
     with stacks("redis_away", workers=0, clocks=0) as stack:
 
         def ask():
@@ -78,7 +78,7 @@ def test_a_visitor_is_answered_while_redis_is_down_hung_or_full(stacks):
 
 
 @pytest.mark.slow
-def test_without_postgres_there_is_a_plain_page(stacks):
+def test_without_postgres_visitors_get_a_plain_page(stacks):
     with stacks("postgres_away", own=True, workers=0, clocks=0) as stack:
 
         def ask():
@@ -89,7 +89,7 @@ def test_without_postgres_there_is_a_plain_page(stacks):
         stack.postgres.stop()
         assert seconds(ask) < 2
         stack.postgres.start()
-        # A server that takes connections and says nothing.
+        # A server that accepts connections but never answers.
         stack.web.send_group(signal.SIGKILL)
         wait_for(lambda: answers(f"{stack.address}/healthz"), 60)  # opens no connection
         stack.postgres.send(signal.SIGSTOP)
@@ -100,7 +100,7 @@ def test_without_postgres_there_is_a_plain_page(stacks):
 
 
 @pytest.mark.slow
-def test_sqlite_takes_what_web_workers_and_clocks_write_at_once(stacks):
+def test_sqlite_handles_web_workers_and_clocks_writing_at_once(stacks):
     with stacks("at_once", "sqlite", workers=3) as stack:
         visitors = Visitors(stack, 100)
         visitors.leave()

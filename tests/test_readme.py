@@ -20,6 +20,7 @@ COMMANDS = {
     r"make (deps|lint|format|shell)": "here",
     r"make test( SLOW=1)?": ".ci/run, and tests/test_site.py for the site",
     r"\.venv/bin/python manage\.py makemigrations": "here",
+    r"\.venv/bin/python manage\.py (migrate|startapp) .*": "tests/test_rooms.py",
     r"\.venv/bin/python manage\.py createsuperuser": "tests/support/browser.py",
     r"uvx (cookiecutter|cruft) .*": "tests/test_cookiecutter.py, tests/test_cruft.py",
     r"docker (push|secret|service|stack|swarm) .*": "tests/test_scale.py, without a registry",

@@ -1,4 +1,4 @@
-"""The site on many machines: one is cut off, one freezes; and a Swarm updates it under load."""
+"""The site on many machines: one is cut off, one freezes, and a Swarm updates it under load."""
 
 import http.client
 import re
@@ -41,7 +41,7 @@ def image(engine, site):
     docker("image", "rm", "--force", name)
 
 
-# The youngest of the stopped processes of a container.
+# The youngest stopped process of a container.
 HORSE = "$(grep -l '^State:.T' /proc/[0-9]*/status | cut -d/ -f3 | sort -n | tail -1)"
 
 
@@ -65,17 +65,17 @@ class Containers(Stack):
 
 
 class Cluster(Containers):
-    """Containers on machines, which are networks here; started again whenever they end.
+    """Containers on machines, which are networks here. A container that ends is started again.
 
-    Postgres and Redis are on all of them. Visitors reach the webs through one more, as if through
-    a load balancer.
+    Postgres and Redis are on all machines. Visitors reach the webs through one more network, as
+    they would through a load balancer.
     """
 
     def __init__(self, image, folder):
         self.image = image
         self.folder = folder
         self.networks = [f"{image}-machine-{number}" for number, _ in enumerate(MACHINES)]
-        self.containers = {}  # name -> its machine's network
+        self.containers = {}  # each container's network
         self.turn = 0
 
     def named(self, process):
@@ -83,7 +83,7 @@ class Cluster(Containers):
 
     @property
     def port(self):
-        """The published port of one web after the other."""
+        """The published port of the next web, in turn."""
         self.turn += 1
         return self.ports[self.turn % len(self.ports)]
 
@@ -105,7 +105,7 @@ class Cluster(Containers):
         others = [f"{self.image}-{name}" for name in ("db", "redis", "migrate")]
         docker("rm", "--force", "--volumes", *others, *self.containers, check=False)
         for name, network in self.containers.items():
-            # What was connected while it restarted stays so, though it is gone.
+            # A network that was connected during a restart stays listed, although it is gone.
             docker("network", "disconnect", "--force", network, name, check=False)
         docker("network", "rm", f"{self.image}-front", *self.networks, check=False)
 
@@ -160,7 +160,7 @@ class Cluster(Containers):
     def freeze_in_a_job(self, worker):
         """Stop a worker and its work-horse in the middle of a job; return the job's id.
 
-        Not by `docker pause`: what the engine then asks of the container may hang with it.
+        Not with `docker pause`: the engine's own requests to a paused container may hang.
         """
 
         name = re.findall(r"worker=(\w+) queues", docker("logs", worker))[-1]
@@ -175,19 +175,19 @@ class Cluster(Containers):
         return wait_for(frozen, 120, "a running job")
 
     def signal(self, container, name, process=-1):
-        """Send a signal to a process in the container, or to all but the first, its init."""
+        """Send a signal to a process in the container, or to all processes except its init."""
         docker("exec", container, "sh", "-c", f"kill -{name} {process}")
 
 
 def status(port, path):
-    """Return the status of an answer, and after how many seconds it came."""
+    """Return the status of an answer, and how many seconds it took."""
     began = time.monotonic()
     with closing(http.client.HTTPConnection("localhost", port, timeout=60)) as client:
         client.request("GET", path)
         return client.getresponse().status, time.monotonic() - began
 
 
-def test_a_machine_that_is_cut_off_and_one_that_freezes_lose_nothing(image, tmp_path):
+def test_a_cut_off_machine_and_a_frozen_one_lose_nothing(image, tmp_path):
     cluster = Cluster(image, tmp_path)
     seconds = {}
 
@@ -200,7 +200,7 @@ def test_a_machine_that_is_cut_off_and_one_that_freezes_lose_nothing(image, tmp_
             docker("network", "disconnect", cluster.containers[name], name)
         cluster.signal(worker, "CONT")
         began = time.monotonic()
-        # Every thread of the web has an open connection that nobody answers any more.
+        # Each of web's threads has an open connection that nobody answers any more.
         for _ in range(12):
             code, took = status(port, "/readyz")
             assert code == 503
@@ -224,7 +224,7 @@ def test_a_machine_that_is_cut_off_and_one_that_freezes_lose_nothing(image, tmp_
             docker("network", "connect", cluster.containers[name], name)
         wait_for(lambda: status(port, "/readyz")[0] == 200, 30, "the web that was cut off")
         seconds["ready again"] = time.monotonic() - began
-        # The work-horse wakes first, long after its job was made, and then its worker.
+        # The work-horse wakes first, long after its job was done elsewhere, and then its worker.
         cluster.signal(frozen, "CONT", HORSE)
         wait_for(lambda: f"job={jobs[1]} " in docker("logs", frozen), what="the late job")
         cluster.signal(frozen, "CONT")
@@ -239,7 +239,7 @@ def test_a_machine_that_is_cut_off_and_one_that_freezes_lose_nothing(image, tmp_
 
 
 def check_connections(cluster):
-    """Assert that there are no more connections than README.md counts, and the test's own."""
+    """Assert that there are no more connections than docs/heroku.md counts, and the test's own."""
     ((postgres,),) = cluster.execute(
         "SELECT count(*) FROM pg_stat_activity WHERE datname = 'postgres'"
     )
@@ -249,7 +249,7 @@ def check_connections(cluster):
 
 
 def check_all_webs(cluster):
-    """Assert that a visitor asks one web for a token and sees it through every one."""
+    """Assert that a visitor who asks one web for a token sees it on every web."""
     visitor = Visitor("")
     for asked, port in enumerate(cluster.ports, 1):
         visitor.address = f"http://localhost:{port}"
@@ -278,7 +278,7 @@ BALANCER = """
 
 
 class Swarm(Containers):
-    """The site of deploy/stack.yaml on a Swarm of one node, Postgres and Redis outside of it."""
+    """The site of deploy/stack.yaml on a Swarm with one node; Postgres and Redis are outside."""
 
     def __init__(self, image, site, folder):
         self.name = image
@@ -336,11 +336,11 @@ class Swarm(Containers):
     def deploy(self, image):
         stack = yaml.safe_load((self.site / "deploy/stack.yaml").read_text())
         for service in stack["services"].values():
-            # The mesh needs IPVS of the kernel.
+            # The mesh needs the kernel's IPVS.
             service["deploy"] = service["deploy"] | {"endpoint_mode": "dnsrr"}
         web, worker = stack["services"]["web"], stack["services"]["worker"]
         del web["ports"]
-        web["environment"]["HTTPS"] = "false"  # there is no TLS before it
+        web["environment"]["HTTPS"] = "false"  # no TLS in front of it
         web["environment"]["TOKEN_RATE"] = "1000000"
         worker["environment"] = worker["environment"] | {"TOKEN_WORK_SECONDS": "0.1"}
         stack["networks"] = {"default": {"name": self.name, "external": True}}
@@ -353,14 +353,14 @@ class Swarm(Containers):
     @property
     def log(self):
         path = self.folder / "log"
-        # Not by `docker service logs`, which may wait for tasks that are gone.
+        # Not `docker service logs`, which may wait for tasks that are gone.
         stack = f"label=com.docker.stack.namespace={self.name}"
         containers = docker("ps", "--all", "--quiet", "--filter", stack).split()
         path.write_text("".join(docker("logs", container, check=False) for container in containers))
         return path
 
     def images(self, service):
-        """Return the images of the service's tasks that run, a set."""
+        """Return the set of images that the service's running tasks use."""
         tasks = ["service", "ps", f"{self.name}_{service}", "--filter", "desired-state=running"]
         return set(docker(*tasks, "--format", "{{.Image}}").split())
 
@@ -372,7 +372,7 @@ class Swarm(Containers):
 
 @pytest.fixture
 def swarm(image, site, tmp_path):
-    """The site on a Swarm of this engine alone."""
+    """The site on a Swarm that consists of this engine."""
     if docker("info", "--format", "{{.Swarm.LocalNodeState}}") != "inactive":
         cannot_run("the Docker engine is in a Swarm already: this test makes and leaves one")
     docker("swarm", "init", "--advertise-addr", "127.0.0.1")
@@ -381,13 +381,13 @@ def swarm(image, site, tmp_path):
 
 
 def built_on(image, tag, variable):
-    """Build another image on the image, and return its name."""
+    """Build another image from the image, and return its name."""
     name = f"{image}:{tag}"
     docker("build", "--tag", name, "-", input=f"FROM {image}\nENV {variable}\n")
     return name
 
 
-def test_a_swarm_updates_under_load_without_a_loss_and_takes_a_bad_image_back(swarm):
+def test_a_swarm_updates_under_load_without_loss_and_rolls_a_bad_image_back(swarm):
     new = built_on(swarm.name, "new", "VERSION=2")
     bad = built_on(swarm.name, "bad", "GUNICORN_CMD_ARGS=--nonsense")
     seconds = {}

@@ -1,25 +1,25 @@
-"""What the tests share. A test imports from here and from no other test.
+"""What the tests share. Tests import from here, and never from each other.
 
-template    the template's paths and questions, `files` and `check_tree` of a site, `copy_template`
+template    the template's paths and questions; `files`, `check_tree`, `copy_template`
 commands    what people type: `cookiecutter`, `cruft`, `git`, `make`; `run` in a site; `edit` a file
-pythons     `find_pythons`; `site_environment`, a virtual environment for a site, made once
+pythons     `find_pythons`; `site_environment`, a site's virtual environment, made once
 processes   `Process`, `free_port`, `wait_for`, `answers`, `find_program`, `cannot_run`
-servers     `Postgres` and `Redis`, fresh ones on a port of their own; `execute` SQL
+servers     new `Postgres` and `Redis` servers on free ports; `execute` SQL
 http        `Visitor`, the one HTTP client
-procfile    `read_procfile`, `production`, its environment
+procfile    `read_procfile`; `production`, its environment
 browser     what people do in Chromium; fixtures `chromium`, `live_site`, `page`
-heroku      Heroku, played here; fixtures `slug`, `app`, `dynos`, `browser`
-plan        which tests run beside which, and what a run says of itself
+heroku      an imitation of Heroku; fixtures `slug`, `app`, `dynos`, `browser`
+plan        which tests may run at the same time, and what a run prints about itself
 stack       `Stack`, the Procfile's processes, kept alive, and its `Visitors`; fixture `stacks`
-orders      an app whose tasks show how often they took effect
-faults      `FAULTS`, and the `Outcome` of one: what became of all that was asked for
+orders      an app whose tasks record how often they took effect
+faults      `FAULTS`, and the `Outcome` of one: what became of everything that was asked for
 docker      `docker`; `Project`, a site in Compose; fixtures `engine`, `project`
 production  `Production`, a site behind Caddy in Docker; fixture `production`
 
-Fixtures are in conftest.py: `bake(**answers)` is pytest-cookies' `cookies` and raises what the bake
-raised, `bake_session` its `cookies_session`; `site` is baked for each `variant` of Django.
-Chromium and Docker's networks are in one xdist_group, since they cannot bear each other; what loads
-the machine or counts seconds is marked `alone`.
+Fixtures are in conftest.py. `bake(**answers)` is pytest-cookies' `cookies`, but raises the bake's
+error; `bake_session` is its `cookies_session`. `site` is baked for each `variant` of Django.
+Tests with Chromium or Docker networks are in one xdist_group, because they disturb each other.
+Tests that load the machine or measure time are marked `alone`.
 """
 
 from pathlib import Path

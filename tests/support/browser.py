@@ -1,4 +1,4 @@
-"""Chromium, and the site's processes of production, which it visits."""
+"""Chromium, and a site in production that it visits."""
 
 import os
 import re
@@ -35,11 +35,11 @@ def chromium():
 
 @pytest.fixture(scope="session")
 def live_site(site, site_bin, variant, postgres, tmp_path_factory):
-    """Start gunicorn, a worker and a clock; yield them with their address."""
+    """Start gunicorn, a worker and a clock; yield them and their address."""
     folder = tmp_path_factory.mktemp("live_site")
     name = f"browser_{variant.replace('.', '_')}"
     execute(postgres.url(), f"DROP DATABASE IF EXISTS {name}", f"CREATE DATABASE {name}")
-    redis = Redis(folder)  # of its own: another test's worker would take its jobs
+    redis = Redis(folder)  # its own, because another test's worker would take its jobs
     port = free_port()
     environment = production(
         site_bin,
@@ -47,7 +47,7 @@ def live_site(site, site_bin, variant, postgres, tmp_path_factory):
         REDIS_URL=redis.url,
         PORT=str(port),
         DJANGO_SUPERUSER_PASSWORD="password",
-        TOKEN_WORK_SECONDS="5",  # time to see progress, however late a poll comes
+        TOKEN_WORK_SECONDS="5",  # long enough to see progress, even if a poll comes late
     )
     for command in (
         ["collectstatic", "--no-input"],
@@ -85,7 +85,7 @@ def live_site(site, site_bin, variant, postgres, tmp_path_factory):
 
 @contextmanager
 def frozen(process):
-    """Stop a worker, and the job that it runs, in their tracks: a slow job."""
+    """Freeze a worker and its job, to make a slow job."""
     pids = process.children()
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
@@ -96,13 +96,13 @@ def frozen(process):
             os.kill(pid, signal.SIGCONT)
 
 
-# When a button is pressed while a poll is under way, htmx gives the poll up and says so.
+# If a button is pressed during a poll, htmx aborts the poll and logs that.
 GIVEN_UP = "^htmx:(afterRequest|sendAbort) "
 
 
 @contextmanager
 def browse(chromium, live_site, expected="no error", **options):
-    """Yield a new visitor's page. Afterwards its console must hold no error but the expected."""
+    """Yield a new visitor's page. Afterwards its console may have only the expected errors."""
     context = chromium.new_context(base_url=live_site.address, reduced_motion="reduce", **options)
     context.set_default_timeout(20_000)
     errors = []
@@ -139,7 +139,7 @@ def generate(page):
 
 
 def start_job(page):
-    """Generate in the background; return the progress bar once it moves."""
+    """Ask for a token in the background; return the progress bar once it moves."""
     button(page, "Generate in background").click()
     bar = page.get_by_role("progressbar")
     wait_for(lambda: bar.evaluate("bar => bar.value") >= 30)
@@ -147,7 +147,7 @@ def start_job(page):
 
 
 def check_accessibility(page):
-    """Assert that axe finds nothing, neither in light nor in dark."""
+    """Assert that axe finds no problem, in light or dark."""
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
         results = Axe().run(page)
@@ -160,5 +160,5 @@ def check_accessibility(page):
 
 
 def refused(status):
-    """Return how Chromium reports a response of that status on its console."""
+    """Return Chromium's console message for a response with that status."""
     return f"the server responded with a status of {status} "

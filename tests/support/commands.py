@@ -1,4 +1,4 @@
-"""What people type, and edits that they make."""
+"""Commands that people type, and edits that they make."""
 
 import os
 import signal
@@ -14,9 +14,9 @@ BIN = Path(sys.executable).parent
 
 
 def cookiecutter(folder, *arguments, command=BIN / "cookiecutter", template=TEMPLATE, **options):
-    """Bake into the folder by the command line; return the completed process.
+    """Bake into the folder on the command line; return the completed process.
 
-    Only for what is about the command line itself: other tests have the fixture `bake`.
+    Only for tests of the command line itself. Others use the fixture `bake`.
     """
     return subprocess.run(
         [command, str(template), "--output-dir", str(folder), *arguments],
@@ -32,7 +32,7 @@ def cruft(folder, *arguments):
 
 
 def git(folder, *arguments):
-    """Run git in the folder; return what it printed."""
+    """Run git in the folder; return its output."""
     return subprocess.run(
         ["git", *arguments], cwd=folder, check=True, capture_output=True, text=True
     ).stdout
@@ -46,7 +46,7 @@ def commit(repository, message):
 
 
 def edit(path, *replacements):
-    """Replace each (old, new) in the file; the old text must be there."""
+    """Replace each (old, new) in the file, which must contain the old text."""
     text = path.read_text(encoding="utf-8")
     for old, new in replacements:
         assert old in text, f"{path} has no {old!r}"
@@ -55,7 +55,7 @@ def edit(path, *replacements):
 
 
 def run(*command, site, **environment):
-    """Run a command in the site; return what it printed, or fail and show it."""
+    """Run a command in the site; return its output, or fail and show it."""
     environment = {
         k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"
     } | environment
@@ -65,7 +65,7 @@ def run(*command, site, **environment):
 
 
 def make(folder, target, log, **environment):
-    """Return the process of a make target that serves, not started yet, and its address."""
+    """Return a process for a make target that starts a server, not yet started, and its address."""
     environment = os.environ | {"PORT": str(free_port())} | environment
     process = Process(["make", "--no-print-directory", target], log, env=environment, cwd=folder)
     return process, f"http://localhost:{environment['PORT']}"

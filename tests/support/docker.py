@@ -1,6 +1,6 @@
-"""Docker, the site as a Compose project, and the engine that carries both.
+"""Docker, and the site as a Compose project.
 
-Where no engine answers, DOCKER_ENGINE may name a command that starts one.
+If no engine answers, DOCKER_ENGINE may name a command that starts one.
 """
 
 import json
@@ -18,7 +18,7 @@ from support.commands import edit
 from support.http import Visitor
 from support.processes import CI, cannot_run, free_port
 
-# Root's files would belong to root whatever the containers did, so root stands in for another.
+# Root would own its files whatever the containers did, so tests run by root use another user.
 UID, GID = (os.getuid(), os.getgid()) if os.getuid() else (1234, 1235)
 
 # Where the real home has it: the tests have one of their own.
@@ -37,7 +37,7 @@ PRODUCTION = {
 
 
 def docker(*arguments, check=True, variables=None, **options):
-    """Run docker and return what it printed; raise if it fails."""
+    """Run docker and return its output; raise if it fails."""
     done = subprocess.run(
         ["docker", *map(str, arguments)],
         env=ENVIRONMENT | (variables or {}),
@@ -77,7 +77,7 @@ def engine():
 
 
 class Project:
-    """A baked site of its own name and port, as a Compose project."""
+    """A baked site with its own name and port, as a Compose project."""
 
     def __init__(self, bake, **answers):
         self.name = f"test_{token_hex(4)}"
@@ -109,7 +109,7 @@ class Project:
         docker("image", "rm", f"site-dev:{self.name}", check=False)
 
     def states(self):
-        """Return service -> state of its container (the last one's), as `docker ps` has it."""
+        """Return the state of each service's last container, in the words of `docker ps`."""
         lines = self.compose("ps", "--all", "--format", "json").splitlines()
         return {state["Service"]: state for state in map(json.loads, lines)}
 
@@ -120,13 +120,13 @@ class Project:
         edit(self.site / name, (old, new))
 
     def visitor(self):
-        """Return a visitor who waits while the development server restarts itself."""
+        """Return a visitor who waits while the development server restarts."""
         return Visitor(self.address, patience=60)
 
 
 @pytest.fixture(scope="session")
 def project(engine, bake_session):
-    """A project that is up."""
+    """A running project."""
     project = Project(bake_session)
     try:
         project.up()

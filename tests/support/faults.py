@@ -1,4 +1,4 @@
-"""What goes wrong, and what then becomes of all that was asked for."""
+"""Faults, and what becomes of everything that was asked for meanwhile."""
 
 import os
 import shutil
@@ -36,10 +36,10 @@ SELECT count(*) FROM orders_effect WHERE order_id NOT IN
 
 @dataclass
 class Outcome:
-    """What became of all that was asked for while a fault was on.
+    """What became of everything that was asked for during a fault.
 
-    `doubled` counts the tasks that take effect in `commit()`, `again` those that take it outside.
-    `unasked` are the effects of what was rolled back.
+    `doubled` counts tasks that take effect in `commit()`, and `again` those outside of it.
+    `unasked` counts the effects of orders that were rolled back.
     """
 
     asked: int = 0
@@ -54,7 +54,7 @@ class Outcome:
     error: BaseException | None = None
 
     def count(self, stack, receipts):
-        """Count what the database says; `receipts` are for what was accepted."""
+        """Count what the database says; `receipts` are those of accepted requests."""
         missing = set(receipts)
         for task, receipt, status, effects in stack.execute(ASKED):
             missing.discard(receipt if isinstance(receipt, UUID) else UUID(receipt))
@@ -73,7 +73,7 @@ class Outcome:
 
 
 def settled(stack):
-    """Return whether all jobs that were asked for have ended."""
+    """Return whether all requested jobs have ended."""
     return not any(status in ("READY", "RUNNING") for _, _, status, _ in stack.execute(ASKED))
 
 
@@ -93,7 +93,7 @@ def run(stack, inject, ask, recovered=settled):
     outcome.refused = visitors.refused
     outcome.count(stack, visitors.receipts)
     wait_for(stack.queue_is_empty, 60, "the queue to be empty")
-    # No value is in any log.
+    # No log has a token's value.
     log = stack.log.read_text(errors="replace")
     values = stack.execute("SELECT value FROM tokens_token WHERE state = 'ready'")
     assert not [value for (value,) in values if value in log]
@@ -129,7 +129,7 @@ def later(seconds):
 
 @fault
 def a_worker_killed_in_a_job_of_ten_minutes(stack):
-    """It is noticed by RQ's heartbeat, long before the job's time is over."""
+    """RQ's heartbeat shows it, long before the job's timeout."""
     stack.place("close_books", "takes minutes")
     wait_for(lambda: stack.running("takes minutes"), 60, "the job")
     for worker in stack.workers:
@@ -142,7 +142,7 @@ def a_worker_killed_in_a_job_of_ten_minutes(stack):
 
 @fault
 def a_deploy_of_web_before_workers(stack):
-    """The old workers cannot import what the new web asks for: it waits for new workers."""
+    """The old workers cannot import the new web's task: its jobs wait for new workers."""
     old = shutil.copytree(stack.site, stack.log.parent / "old")
     edit(old / "orders/tasks.py", ("def ship(", "def unknown("))
     stack.deploy(old, stack.workers)
@@ -155,7 +155,7 @@ def a_deploy_of_web_before_workers(stack):
 
 @fault
 def attempts_that_overrun(stack):
-    """Their work-horses outlive their workers, and only end after the next attempt."""
+    """Their work-horses outlive their workers, and end only after the next attempt."""
     for task in ("charge", "remind") * (len(stack.workers) // 2):
         stack.place(task, "overruns")
     wait_for(lambda: stack.running("overruns") == len(stack.workers), 60, "the attempts")
@@ -175,7 +175,7 @@ def work_horses_killed(stack):
 
 @fault
 def a_worker_killed(stack):
-    """Its work-horse lives on and finishes."""
+    """Its work-horse lives on and finishes the job."""
     running(stack, stack.workers[0])
     kill(stack.workers[0].pid)
 
@@ -201,14 +201,14 @@ def a_dyno_told_to_stop(stack):
     for process in stack.processes:
         for pid in process.children():
             kill(pid, signal.SIGTERM)
-    done = ("SUCCESSFUL", 2, 0)  # at the second attempt, and none has failed
+    done = ("SUCCESSFUL", 2, 0)  # at the second attempt, without a failed one
     wait_for(lambda: stack.jobs("takes minutes")[0][0] == "SUCCESSFUL", 60, "the job")
     assert stack.jobs("takes minutes") == [done]
 
 
 @fault
 def redis_emptied(stack):
-    """While jobs wait in it."""
+    """While jobs are waiting in it."""
     for _ in range(3):
         for worker in stack.workers:
             worker.send(signal.SIGSTOP)
@@ -265,7 +265,7 @@ def postgres_down_ten_seconds(stack):
 
 @fault
 def web_killed(stack):
-    """All of it, several times; and a process each time just between commit and Redis."""
+    """All processes, several times; and each time one of them between commit and Redis."""
     for _ in range(3):
         stack.web.send_group(signal.SIGKILL)
         wait_for(lambda: answers(f"{stack.address}/healthz"), 120)
@@ -294,7 +294,7 @@ print(killed)
 
 @fault
 def clocks_killed(stack):
-    """While there is work for them: Redis is emptied too."""
+    """While they have work to do, because Redis is emptied too."""
     redis_emptied(stack)
     for clock in stack.clocks:
         kill(clock.pid)
@@ -319,7 +319,7 @@ def many_workers_and_clocks(stack):
     stack.web.send_group(signal.SIGKILL)
 
 
-# The troubles that a task ends with.
+# The ways in which a task can fail.
 FAIL = ("raises", "hangs")
 OPTIONS = {
     "attempts_that_overrun": {"workers": 4},

@@ -1,4 +1,4 @@
-"""Heroku, played on this machine: its build, its release phase, its dynos and its router."""
+"""An imitation of Heroku: its build, its release phase, its dynos and its router."""
 
 import contextlib
 import itertools
@@ -28,7 +28,7 @@ SECRET_KEY = "0123456789abcdef" * 4
 
 
 def make_certificate(folder):
-    """Write server.crt, signed by itself as at Heroku, and server.key into the folder."""
+    """Write server.crt, self-signed as on Heroku, and server.key into the folder."""
     subprocess.run(
         [find_program("openssl"), "req", "-x509", "-nodes", "-days", "2", "-subj", "/CN=nobody",
          "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
@@ -39,7 +39,7 @@ def make_certificate(folder):
 
 
 class TLSRedis(Redis):
-    """Heroku Key-Value Store: TLS only; it closes idle connections, much sooner here."""
+    """Heroku Key-Value Store: TLS only. It closes idle connections, here much sooner."""
 
     def __init__(self, folder):
         make_certificate(folder)
@@ -53,7 +53,7 @@ class TLSRedis(Redis):
 
 
 class TLSPostgres(Postgres):
-    """Heroku Postgres: nobody gets in without TLS. It logs each connection, to be counted."""
+    """Heroku Postgres: TLS only. It logs each connection, so that tests can count them."""
 
     def __init__(self, folder):
         super().__init__(folder, "-cssl=on", "-clog_connections=on", "-clog_disconnections=on")
@@ -73,7 +73,7 @@ class TLSPostgres(Postgres):
             yield cursor
 
     def peak(self, database):
-        """Return how many connections to the database there were at the same time, at most."""
+        """Return the largest number of simultaneous connections to the database."""
         lines = re.findall(
             rf"(connection authorized|disconnection): .*\bdatabase={database} ", self.output
         )
@@ -81,7 +81,7 @@ class TLSPostgres(Postgres):
 
 
 class Slug:
-    """What Heroku makes of a push: the tree as Git has it, and the packages by plain pip."""
+    """What Heroku builds from a push: the files in Git, and packages installed by plain pip."""
 
     def __init__(self, site, django_version, folder):
         self.folder = folder
@@ -95,7 +95,7 @@ class Slug:
         self.procfile = read_procfile(folder)
 
     def environment(self, dyno, **config):
-        """Return all that a process sees: its dyno's variables and the app's config vars."""
+        """Return a process's environment: its dyno's variables and the app's config vars."""
         return {
             "HOME": str(self.folder),
             "PATH": f"{self.bin}:/usr/bin:/bin",
@@ -108,7 +108,7 @@ class Slug:
         } | config
 
     def run(self, command, **environment):
-        """Run a command to its end, as the build, the release phase and `heroku run` do."""
+        """Run a command until it ends, as the build, the release phase and `heroku run` do."""
         return subprocess.run(
             ["bash", "-c", command],
             cwd=self.folder,
@@ -122,7 +122,7 @@ class Slug:
 
 
 class Dyno(Process):
-    """A line of the Procfile, run by honcho, which stands for Heroku's own first process."""
+    """A line of the Procfile, run by honcho in place of Heroku's own first process."""
 
     def __init__(self, slug, name, config):
         self.environment = slug.environment(f"{name}.1", **config)
@@ -138,7 +138,7 @@ class Dyno(Process):
         return self
 
     def find_session(self):
-        """Return the session in which honcho has started the line: a grandchild's."""
+        """Return the session in which honcho started the line: that of a grandchild."""
         table = subprocess.check_output(["ps", "-eo", "pid=,ppid=,sid="], text=True)
         rows = [tuple(map(int, line.split())) for line in table.splitlines()]
         family = known = {self.pid}
@@ -149,7 +149,7 @@ class Dyno(Process):
         return next(iter(sessions), None)
 
     def processes(self):
-        """Return the ids of all that runs in the dyno."""
+        """Return the ids of all processes in the dyno."""
         output = subprocess.run(
             ["ps", "-o", "pid=", "-s", str(self.session)], capture_output=True, text=True
         ).stdout
@@ -168,7 +168,7 @@ class Dyno(Process):
 
 
 class Browser(Visitor):
-    """A visitor whose requests come by way of Heroku's router."""
+    """A visitor whose requests pass Heroku's router."""
 
     def __init__(self, port, client="192.0.2.1"):
         super().__init__(f"http://127.0.0.1:{port}")
@@ -176,7 +176,7 @@ class Browser(Visitor):
         self.client = client
 
     def headers(self, host=HOST, https=True, request_id=None, encoding="identity"):
-        """Return what the router adds, and the browser's own."""
+        """Return the browser's headers and those that the router adds."""
         scheme = "https" if https else "http"
         router = {
             "Host": host,
@@ -193,7 +193,7 @@ class Browser(Visitor):
 
 
 class App:
-    """An app with its add-ons and config vars, released; `with` runs a formation of it."""
+    """A released app with its add-ons and config vars; `formation` runs its dynos."""
 
     def __init__(self, slug, postgres, redis, database):
         self.slug = slug
@@ -219,7 +219,7 @@ class App:
 
     @contextlib.contextmanager
     def formation(self, *names, **config):
-        """Start these dynos, all by default; yield them by name once they are ready."""
+        """Start these dynos, or all of them; yield them by name once they are ready."""
         names = names or ("web", "worker", "clock")
         with contextlib.ExitStack() as stack:
             config = self.config | config
@@ -229,7 +229,7 @@ class App:
                 wait_for(lambda: Browser(port).get("/readyz").status == 200, 120, "web")
             if "worker" in dynos:
                 output = dynos["worker"]
-                wait_for(lambda: "Listening on default" in output.output, 120, "worker")
+                wait_for(lambda: "queues=default" in output.output, 120, "worker")
             yield dynos
 
 
@@ -252,7 +252,7 @@ def log_in(browser, name, password=None):
 
 @pytest.fixture(scope="session")
 def slug(site, variant, tmp_path_factory):
-    """The slug of the site, built as a first push is: with no config var at all."""
+    """The site's slug, built like a first push: without any config var."""
     slug = Slug(site, variant, tmp_path_factory.mktemp("slug") / "app")
     done = slug.run("python manage.py collectstatic --noinput")
     assert done.returncode == 0, done.stderr
@@ -291,7 +291,7 @@ def browser(dynos):
 
 @pytest.fixture(scope="session")
 def accounts(app):
-    """Make `root`, a superuser, and `clerk`, who is staff without any permission."""
+    """Create `root`, a superuser, and `clerk`, who is staff without permissions."""
     for name in ("root", "clerk"):
         app.manage(
             f"createsuperuser --noinput --username {name} --email {name}@example.org",

@@ -1,4 +1,4 @@
-"""A mail server that keeps what it is given, on a free loopback port."""
+"""A mail server that keeps the mail it gets, on a free loopback port."""
 
 import ssl
 import subprocess
@@ -26,9 +26,9 @@ def make_certificate(folder):
 
 
 class MailServer(Controller):
-    """An SMTP server. With a certificate it insists on TLS, and on the user and the password.
+    """An SMTP server. With a certificate, it requires TLS, and the user and password.
 
-    `messages` are those that it accepted. It refuses what is sent to an address in `refused`.
+    `messages` has the accepted mail. Mail to an address in `refused` is refused.
     """
 
     def __init__(self, certificate=None, implicit=False):

@@ -1,7 +1,7 @@
-"""A table as it is after a year."""
+"""A table like the one of a site that is a year old."""
 
-# Statements that fill the site's table with the tokens of others: most of them ready, a few pending
-# or failed, and 2500 that have expired. To make the indexes afterwards is three times as quick.
+# Statements that fill the site's table with other visitors' tokens: most of them ready, a few
+# pending or failed, and 2500 expired. Building the indexes afterwards is three times as fast.
 MILLION_TOKENS = (
     "UPDATE pg_index SET indisready = false WHERE indrelid = 'tokens_token'::regclass",
     "INSERT INTO tokens_token (id, visitor, value, state, created) "

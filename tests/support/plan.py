@@ -1,4 +1,4 @@
-"""What a run of the tests says of itself, and which tests run beside which."""
+"""What a test run prints about itself, and which tests may run at the same time."""
 
 import fcntl
 import os
@@ -15,7 +15,7 @@ QUICK, ALL = "5 minutes", "40 minutes"
 
 
 def missing():
-    """Return what this machine lacks, and so which tests will not run."""
+    """Return what this machine lacks, so that tests cannot run."""
     lacks = []
     if not os.environ.get("DOCKER_ENGINE") and not engine_answers():
         lacks.append("Docker: no engine answers")
@@ -33,7 +33,7 @@ def missing():
 
 
 def announce(slow):
-    """Return the lines that say what will run, and about how long."""
+    """Return lines that say what will run, and for about how long."""
     if slow:
         lines = [f"All tests run, about {ALL} on two idle cores."]
     else:
@@ -49,10 +49,10 @@ def skipped(reports):
 
 @contextmanager
 def lane(alone, folder=CACHE):
-    """Let any number of tests in at once, or one that is to be alone, from every process."""
+    """Let in any number of tests, or one that must run alone, across all processes."""
     folder.mkdir(exist_ok=True)
     with (folder / "turn.lock").open("w") as turn, (folder / "room.lock").open("w") as room:
-        fcntl.flock(turn, fcntl.LOCK_EX)  # nobody enters while one waits for the room to be empty
+        fcntl.flock(turn, fcntl.LOCK_EX)  # no test enters while one is waiting to be alone
         fcntl.flock(room, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
         fcntl.flock(turn, fcntl.LOCK_UN)
         yield

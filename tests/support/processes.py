@@ -1,4 +1,4 @@
-"""Processes that the tests start, and what to wait for."""
+"""Processes that tests start, and waiting for them."""
 
 import contextlib
 import http.client
@@ -14,33 +14,33 @@ from pathlib import Path
 
 CI = bool(os.environ.get("CI"))
 
-# Where this was started in the background of a shell, Ctrl-C is ignored, and all that the tests
-# start would ignore it too.
+# A shell makes its background processes ignore Ctrl-C, and processes that the tests start would
+# ignore it too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def cannot_run(reason):
-    """Skip the test, saying why; in CI, where everything can be had, fail it."""
+    """Skip the test and say why. In CI, where everything can be installed, fail it."""
     import pytest
 
     (pytest.fail if CI else pytest.skip)(reason)
 
 
 def locate(name, *folders):
-    """Return the path of a program on PATH or in the folders (patterns), the newest, or None."""
+    """Return the path of the newest such program on PATH or in the folders (patterns), or None."""
     candidates = [path for folder in folders for path in Path("/").glob(f"{folder[1:]}/{name}")]
     return shutil.which(name) or (str(max(candidates)) if candidates else None)
 
 
 def find_program(name, *folders):
-    """Return the path of a program as `locate` does; without it the test cannot run."""
+    """Like `locate`, but if there is no such program, the test cannot run."""
     return locate(name, *folders) or cannot_run(
         f"{name} is not installed: see scripts/install-servers"
     )
 
 
-# Below those that the system hands out by itself. Each worker of pytest-xdist has its own share,
-# and none is handed out twice: whoever asked for it may not have taken it yet.
+# Below the ports that the system gives out. Each pytest-xdist worker has its own share, and no port
+# is returned twice, because the first caller may not use it yet.
 WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
 WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 SHARE = range(10_000 + WORKER, 32_000, WORKERS)
@@ -48,7 +48,7 @@ PORTS = iter(random.sample(SHARE, len(SHARE)))
 
 
 def free_port():
-    """Return a port of the loopback interface on which nobody listens."""
+    """Return a port of the loopback interface that nobody listens on."""
     for port in PORTS:
         with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
             return port
@@ -58,7 +58,7 @@ def free_port():
 def wait_for(condition, seconds=30, what="the condition", pause=0.05):
     """Return the condition's value once it is true, or raise TimeoutError.
 
-    A connection that fails, or ends in the middle of an answer, counts as false.
+    A connection that fails, or breaks in the middle of an answer, counts as false.
     """
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -70,20 +70,20 @@ def wait_for(condition, seconds=30, what="the condition", pause=0.05):
 
 
 def answers(url):
-    """Whether the URL answers with a success."""
+    """Return whether the URL answers with success."""
     with urllib.request.urlopen(url, timeout=5) as response:
         return response.status == 200
 
 
 def members(session):
-    """Return the ids of the processes in a session; it outlives the process that began it."""
+    """Return the ids of the processes in a session, which outlives its first process."""
     command = ["ps", "-o", "pid=", "-s", str(session)]
     output = subprocess.run(command, capture_output=True, text=True).stdout
     return [int(pid) for pid in output.split()]
 
 
 class Process:
-    """A process in a group of its own, with its output in a file."""
+    """A process in its own group, with its output in a file."""
 
     def __init__(self, command, log, env=None, cwd=None, user=None):
         self.command = command
@@ -112,16 +112,16 @@ class Process:
         return self.log.read_text(errors="replace")
 
     def send(self, number):
-        """Send a signal to the process alone."""
+        """Send a signal to the process only."""
         self.popen.send_signal(number)
 
     def send_group(self, number):
-        """Send a signal to the process and all its children, as Heroku and a terminal do."""
+        """Send a signal to the process and its children, as Heroku and a terminal do."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, number)
 
     def wait(self, seconds=30):
-        """Return the exit code, once the process has ended. Raise subprocess.TimeoutExpired."""
+        """Wait for the process to end; return its exit code or raise subprocess.TimeoutExpired."""
         return self.popen.wait(seconds)
 
     def stop(self, number=signal.SIGTERM, seconds=30):
@@ -134,7 +134,7 @@ class Process:
             self.send_group(signal.SIGKILL)
 
     def children(self):
-        """Return the ids of the processes that are in its session, itself included."""
+        """Return the ids of the processes in its session, its own included."""
         return members(self.pid)
 
     def __enter__(self):

@@ -1,16 +1,16 @@
-"""The Procfile, and the environment in which its processes run in production."""
+"""The Procfile, and the environment of its processes in production."""
 
 import os
 
 
 def read_procfile(site):
-    """Return the process types of the site's Procfile -> their commands."""
+    """Return a dictionary from the process types in the site's Procfile to their commands."""
     lines = filter(None, (site / "Procfile").read_text().splitlines())
     return dict(line.split(": ", 1) for line in lines)
 
 
 def production(site_bin, **variables):
-    """Return the environment of production, but over plain HTTP: there is no router before it."""
+    """Return production's environment, but for plain HTTP, as there is no router in front."""
     return os.environ | {
         "PATH": f"{site_bin}:{os.environ['PATH']}",
         "DEBUG": "false",

@@ -1,4 +1,4 @@
-"""The site in production on one's own machine, in Docker, and visitors who load it."""
+"""The site in production on your own server, in Docker, and visitors who put load on it."""
 
 import random
 import re
@@ -17,8 +17,8 @@ from support.processes import free_port, wait_for
 SITE = {"web-a", "web-b", "worker", "clock"}
 SERVICES = SITE | {"caddy", "db", "redis"}
 
-# This machine's own address, short jobs, and a health check of Caddy that needs no wget: Debian's
-# has none.
+# A loopback address, short jobs, and a health check for Caddy without wget, which Debian's image
+# lacks.
 OVERRIDE = """
 services:
   caddy:
@@ -49,7 +49,7 @@ class Production(Project):
                 f"COMPOSE_FILE={files}:test.yaml\nDOMAIN={domain}\n"
                 f"HTTP_PORT={self.http_port}\nHTTPS_PORT={self.port}\n"
             )
-        # As a clone under a strict umask has them.
+        # As in a clone under a strict umask.
         subprocess.run(["chmod", "-R", "go=", self.site], check=True)
 
     def make(self, *arguments, check=True):
@@ -66,7 +66,7 @@ class Production(Project):
 
     def deploy(self, **options):
         done = self.make("deploy", **options)
-        # Without -k: the certificate is verified by the root of Caddy's own authority.
+        # No -k: the certificate is verified with the root of Caddy's own authority.
         root = "/data/caddy/pki/authorities/local/root.crt"
         self.context = ssl.create_default_context(cadata=self.exec("caddy", "cat", root))
         return done
@@ -79,7 +79,7 @@ class Production(Project):
 
     @property
     def live(self):
-        """The name of the release that is live."""
+        """The name of the live release."""
         return (self.site / "deploy/.env").read_text().strip().removeprefix("RELEASE=")
 
     @property
@@ -87,12 +87,12 @@ class Production(Project):
         return f"{self.name}:live"
 
     def releases(self):
-        """Return the tags of the images, the newest first."""
+        """Return the tags of the images, newest first."""
         tags = docker("image", "ls", "--format", "{{.Tag}}", self.name).split()
         return sorted(set(tags) - {"live"}, reverse=True)
 
     def sql(self, statement, database="site"):
-        """Return what the superuser of Postgres gets, unformatted."""
+        """Run SQL as Postgres's superuser; return the unformatted output."""
         options = ["--username=postgres", "--tuples-only", "--no-align", "--command", statement]
         return self.exec("db", "psql", *options, database)
 
@@ -113,7 +113,7 @@ class Production(Project):
         return self.exec("web-a", "python", "manage.py", "shell", "--verbosity", "0", "-c", code)
 
     def troubles(self):
-        """Return what the proxy and the site have logged of failed requests and health checks."""
+        """Return the log lines of Caddy and the site about failed requests and health checks."""
         logs = self.compose("logs", "--no-color", "--timestamps", "caddy", "web-a", "web-b")
         return "\n".join(re.findall(r".*(?:\tERROR\t|status=5|health|\"error\").*", logs))
 
@@ -123,9 +123,9 @@ class Production(Project):
 
 @contextmanager
 def load(production, record_property, visitors=6):
-    """Visitors who press the buttons all the time, half of them over a kept connection.
+    """Visitors who keep pressing the buttons, half of them over a persistent connection.
 
-    At the end no request has failed, and everybody has every token that they asked for.
+    At the end no request has failed, and every visitor has all the tokens they asked for.
     """
     stop = threading.Event()
     failures, accepted, durations = [], {}, []
@@ -134,7 +134,7 @@ def load(production, record_property, visitors=6):
         while not stop.is_set():
             visitor = production.visitor(keep_alive)
             accepted[visitor] = 0
-            for _ in range(4):  # each has a limit
+            for _ in range(4):  # each visitor has a limit
                 rarely = random.random() < 0.1
                 press = visitor.generate_in_background if rarely else visitor.generate
                 stop.wait(0.1)

@@ -1,4 +1,4 @@
-"""The interpreters of this machine, and virtual environments for a site."""
+"""This machine's interpreters, and virtual environments for a site."""
 
 import fcntl
 import hashlib
@@ -17,14 +17,14 @@ from support.processes import cannot_run
 from support.template import DEFAULTS, DJANGO_VERSIONS, TEMPLATE
 
 CACHE = TEMPLATE / ".cache"
-HOME = os.environ.get("HOME", "")  # not the one that the tests get
+HOME = os.environ.get("HOME", "")  # not the tests' own home
 
 
 def version(text):
     return tuple(map(int, text.split(".")))
 
 
-# The oldest Python that the template runs on, as text, and a site of each Django.
+# The oldest Python for the template, as text, and for a site with each Django.
 PROJECT = tomllib.loads((TEMPLATE / "pyproject.toml").read_text())["project"]
 FLOOR = PROJECT["requires-python"].removeprefix(">=")
 RULE = jinja2.Template(DEFAULTS["__python_floor"])
@@ -38,7 +38,7 @@ SITE_FLOOR = {
 
 @cache
 def find_pythons():
-    """Return the interpreters of this machine that run, by version, like {(3, 13): path}."""
+    """Return this machine's working interpreters by version, like {(3, 13): path}."""
     found = subprocess.run(
         [TEMPLATE / "scripts/find-python", FLOOR],
         env=os.environ | {"HOME": HOME},
@@ -59,13 +59,13 @@ def find_pythons():
 
 
 def newest_django():
-    """Return the newest Django on offer that an interpreter of this machine can run."""
+    """Return the newest of the Django versions that an interpreter of this machine can run."""
     newest_python = max(find_pythons())
     return next(d for d in DJANGO_VERSIONS if version(SITE_FLOOR[d]) <= newest_python)
 
 
 def quick_variants():
-    """Return what to parametrize `variant` with: the newest Django, and slowly the others."""
+    """Return parameters for `variant`: the newest Django, and the others marked slow."""
     newest = newest_django()
     others = [django for django in DJANGO_VERSIONS if django != newest]
     return [newest, *(pytest.param(django, marks=pytest.mark.slow) for django in others)]
@@ -73,7 +73,7 @@ def quick_variants():
 
 @contextmanager
 def locked(path):
-    """Let one test process at a time in."""
+    """Let in one test process at a time."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -81,9 +81,9 @@ def locked(path):
 
 
 def environment_of(requirements, python, plain_pip=False):
-    """Return the bin folder of a virtual environment with what the file pins, made once.
+    """Return the bin folder of a virtual environment with the pinned packages, made once.
 
-    By uv because it is fast, or by plain pip where that is what is tested.
+    uv installs them, because it is fast, or plain pip where the test is about pip.
     """
     key = f"{python}\n{plain_pip}\n{requirements.read_text()}"
     digest = hashlib.sha256(key.encode()).hexdigest()[:16]
@@ -95,7 +95,7 @@ def environment_of(requirements, python, plain_pip=False):
             subprocess.run([*pip, "install", "--requirement", requirements], check=True)
             (venv / "installed").touch()
         elif not (venv / "installed").exists():
-            # Whom the system trusts, as pip does.
+            # The system's certificates, as pip uses them.
             uv = [Path(sys.executable).with_name("uv"), "--quiet", "--system-certs"]
             subprocess.run([*uv, "venv", "--clear", "--python", python, venv], check=True)
             subprocess.run([*uv, "pip", "sync", "--python", venv, requirements], check=True)
@@ -104,7 +104,7 @@ def environment_of(requirements, python, plain_pip=False):
 
 
 def site_environment(site, django_version, requirements="requirements-dev.txt", plain_pip=False):
-    """Return the bin folder of an environment for the site, on the newest Python there is."""
+    """Return the bin folder of an environment for the site, on this machine's newest Python."""
     floor = SITE_FLOOR[django_version]
     pythons = {
         found: path for found, path in find_pythons().items() if version(floor) <= found <= (3, 14)

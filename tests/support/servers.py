@@ -1,4 +1,4 @@
-"""Postgres and Redis, each on a free loopback port, each stopped again."""
+"""Postgres and Redis, each on a free loopback port, and stopped afterwards."""
 
 import os
 import shutil
@@ -39,20 +39,20 @@ READY = "database system is ready to accept connections"
 
 
 class Postgres(Process):
-    """A Postgres server with a fresh data folder. Started by root, it runs as `postgres`."""
+    """A Postgres server with a new data folder. If root starts it, it runs as `postgres`."""
 
     def __init__(self, folder, *options):
         self.port = free_port()
         self.initdb = find_program("initdb", *POSTGRES_FOLDERS)
         server = find_program("postgres", *POSTGRES_FOLDERS)
-        # Not in `folder`: pytest keeps its folders to one user, who may not be the server's.
+        # Not in `folder`: only one user can read pytest's folders, who may not be the server's.
         self.data = Path(tempfile.mkdtemp(prefix="postgres-"))
         settings = {
             "port": self.port,
             "listen_addresses": "127.0.0.1",
             "unix_socket_directories": "",
             "max_connections": 200,
-            "fsync": "off",  # the machine itself does not fail in a test
+            "fsync": "off",  # no test makes the machine itself fail
         }
         arguments = [f"-c{name}={value}" for name, value in settings.items()]
         super().__init__(
@@ -95,7 +95,7 @@ class Postgres(Process):
 
 
 def execute(url, *statements):
-    """Execute SQL statements, each by itself; return the rows of the last one, if it has any."""
+    """Execute SQL statements one by one; return the rows of the last one, if it has any."""
     if url.startswith("sqlite:"):
         # No isolation level means autocommit.
         connection = sqlite3.connect(url.removeprefix("sqlite:///"), 20, isolation_level=None)

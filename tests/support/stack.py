@@ -1,4 +1,4 @@
-"""The site's processes on servers of their own, and visitors who ask for jobs meanwhile."""
+"""The site's processes on their own servers, and visitors who ask for jobs."""
 
 import http.client
 import os
@@ -23,12 +23,12 @@ from support.procfile import production, read_procfile
 from support.pythons import newest_django, site_environment
 from support.servers import Postgres, Redis, execute
 
-VISITORS = 4  # who ask at once
-PACE = 0.4  # seconds between two wishes of one
+VISITORS = 4  # visitors at the same time
+PACE = 0.4  # seconds between two requests of a visitor
 
 ORDERS = Path(__file__).parent / "orders"
 
-# A token has taken effect when it has got a value.
+# A token has taken effect when it has a value.
 AUDIT = {
     "postgres": (
         "CREATE FUNCTION audit() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
@@ -42,7 +42,7 @@ AUDIT = {
     ),
 }
 
-# For a site without the app.
+# For a site without the app `orders`.
 WITHOUT_ORDERS = (
     "CREATE TABLE orders_order (id uuid, task text, trouble text, job uuid)",
     "CREATE TABLE orders_effect (order_id uuid)",
@@ -50,9 +50,9 @@ WITHOUT_ORDERS = (
 
 
 class Stack:
-    """Web, workers and clocks by the site's Procfile, each started again whenever it ends.
+    """Web, workers and clocks of the site's Procfile. Each is started again when it ends.
 
-    `database` is a URL; `postgres` is its server, where the stack has that for itself.
+    `database` is a URL; `postgres` is its server if no other stack uses it.
     """
 
     def __init__(self, site, variables, folder, database, postgres=None, workers=2, clocks=2):
@@ -72,7 +72,7 @@ class Stack:
         self.web = self.process("web")
         self.workers = [self.process("worker") for _ in range(workers)]
         self.clocks = [self.process("clock") for _ in range(clocks)]
-        self.sessions = []  # of processes that have ended: a work-horse outlives its worker
+        self.sessions = []  # of ended processes too, because a work-horse outlives its worker
         self.stopping = threading.Event()
         self.supervisor = threading.Thread(target=self.supervise)
 
@@ -88,7 +88,7 @@ class Stack:
         while not self.stopping.wait(0.2):
             for process in self.processes:
                 if process.popen.poll() is not None:
-                    process.send_group(signal.SIGKILL)  # what gunicorn has left behind
+                    process.send_group(signal.SIGKILL)  # files that gunicorn left behind
                     self.sessions.append(process.pid)
                     process.start()
 
@@ -119,7 +119,7 @@ class Stack:
         wait_for(lambda: answers(f"{self.address}/readyz"), 180, self.log)
 
     def deploy(self, site, processes):
-        """Let the processes run another version of the site."""
+        """Make the processes run another version of the site."""
         pids = [process.pid for process in processes]
         for process in processes:
             process.options["cwd"] = site
@@ -134,7 +134,7 @@ class Stack:
 
     @property
     def wishes(self):
-        """Return what visitors ask for, one after the other."""
+        """Return what visitors ask for, in turn."""
         return [
             self.place_token,
             lambda: self.place("charge"),
@@ -158,14 +158,14 @@ class Stack:
         return UUID(visitor.cookies["visitor"].strip('"').split(":")[0])
 
     def jobs(self, trouble):
-        """Return (status, attempts, failures) of the jobs of the orders with that trouble."""
+        """Return (status, attempts, failures) of the jobs whose orders have that trouble."""
         return self.execute(
             "SELECT status, attempts, failures FROM jobs_job "
             f"JOIN orders_order ON job = jobs_job.id WHERE trouble = '{trouble}'"
         )
 
     def running(self, trouble):
-        """Return how many of the orders with that trouble are being worked on."""
+        """Return how many orders with that trouble are being worked on."""
         return sum(status == "RUNNING" for status, *_ in self.jobs(trouble))
 
     def horses(self, worker):
@@ -180,12 +180,12 @@ class Stack:
 
 
 class Visitors:
-    """Visitors who ask for this and that until they are told to leave, and `ask` times at least."""
+    """Visitors who ask for various jobs until told to leave, and at least `ask` times."""
 
     def __init__(self, stack, ask):
         self.stack = stack
         self.asked = ask
-        self.receipts = []  # for what was accepted
+        self.receipts = []  # of accepted requests
         self.refused = 0
         self.leaving = threading.Event()
         self.threads = [threading.Thread(target=self.ask, args=(n,)) for n in range(VISITORS)]
@@ -218,7 +218,7 @@ def kill(pid, number=signal.SIGKILL):
 
 
 def manage(site, environment, *arguments):
-    """Run manage.py; return what it printed, or fail and show it."""
+    """Run manage.py; return its output, or fail and show it."""
     command = ["python", "manage.py", *arguments]
     done = subprocess.run(command, cwd=site, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-5000:]
@@ -229,8 +229,8 @@ def manage(site, environment, *arguments):
 def stacks(bake_session, postgres, tmp_path_factory):
     """A function that returns the context of a running Stack, on a copy of a migrated database.
 
-    It takes a name for the database, "postgres" or "sqlite", whether its Postgres is to be one of
-    its own, variables for the environment, and the Stack's options. The site has the app `orders`.
+    It takes the database's name, "postgres" or "sqlite", whether to use a Postgres server of its
+    own, environment variables, and the Stack's options. The site has the app `orders`.
     """
     site = bake_session(django_version=newest_django(), create_git_repo=False)
     shutil.copytree(ORDERS, site / "orders")
@@ -239,7 +239,7 @@ def stacks(bake_session, postgres, tmp_path_factory):
         DJANGO_SETTINGS_MODULE="orders.settings",
         ALLOWED_HOSTS="localhost,testserver",
         REDIS_URL="redis://localhost:1",  # for the checks; each stack has its own
-        TOKEN_RATE="1000000",  # every visitor has this machine's address
+        TOKEN_RATE="1000000",  # all visitors have this machine's address
         TOKEN_WORK_SECONDS="0.1",
     )
 
@@ -247,7 +247,7 @@ def stacks(bake_session, postgres, tmp_path_factory):
         manage(site, variables | {"DATABASE_URL": url}, "migrate", "--run-syncdb")
         execute(url, *AUDIT[url.partition(":")[0]])
 
-    # Migrated once, and copied for each stack.
+    # Migrated once, then copied for each stack.
     migrated = tmp_path_factory.mktemp("migrated") / "db.sqlite3"
     migrate(f"sqlite:///{migrated}")
     execute(postgres.url(), "CREATE DATABASE migrated")
@@ -268,7 +268,7 @@ def stacks(bake_session, postgres, tmp_path_factory):
                 migrate(url)
             else:
                 execute(postgres.url(), f"CREATE DATABASE {name} TEMPLATE migrated")
-                # Not even where DYNO asks for TLS.
+                # Even if DYNO asks for TLS.
                 url = f"{postgres.url(name)}?sslmode=disable"
             stack = Stack(site, variables | dict(environment), folder, url, server, **options)
             yield exits.enter_context(stack)

@@ -1,4 +1,4 @@
-"""The template, its questions, and what a rendered tree must be like."""
+"""The template, its questions, and checks of a rendered site."""
 
 import json
 import re
@@ -19,22 +19,22 @@ DJANGO_VERSIONS = CHOICES["django_version"]
 
 
 def literal(answer):
-    """Return what to give `bake` for exactly this answer.
+    """Return the argument that makes `bake` use exactly this answer.
 
-    Cookiecutter renders an answer that is not typed as a template first.
+    Cookiecutter renders answers that are not typed as templates.
     """
     return "{{ " + ascii(answer) + " }}"
 
 
 def copy_template(folder):
-    """Copy the template into the folder, without what Git ignores; return the folder."""
+    """Copy the template into the folder, without files that Git ignores; return the folder."""
     ignored = shutil.ignore_patterns(".git", ".venv", ".cache", ".demo", "__pycache__")
     shutil.copytree(TEMPLATE, folder, ignore=ignored)
     return folder
 
 
 def files(site):
-    """Return the paths of a site's files, sorted, without Git's own."""
+    """Return the sorted paths of a site's files, without those of .git."""
     return sorted(
         str(path.relative_to(site))
         for path in site.rglob("*")
@@ -43,7 +43,7 @@ def files(site):
 
 
 def check_tree(site):
-    """Assert that every file parses and that nothing of the template's language is left."""
+    """Assert that every file parses, and that no Jinja is left."""
     for name in files(site):
         text = (site / name).read_text(encoding="utf-8")
         assert not re.search(r"[{][{%][^}]*cookiecutter\.", text), name

@@ -50,9 +50,9 @@ def mail_settings(url):
 
 
 class Formatter(logging.Formatter):
-    """Leaves out the rows that Postgres quotes in its errors: they may hold a token or worse.
+    """Leaves out rows that Postgres quotes in its errors, because they may hold secrets.
 
-    The time is UTC, in the form that gunicorn.conf.py and Caddy use too.
+    Times are in UTC, in the same form as in gunicorn.conf.py and Caddy.
     """
 
     converter = time.gmtime

@@ -118,8 +118,8 @@ class CharsetMiddleware:
 class BodyLimitMiddleware:
     """Refuse a body longer than DATA_UPLOAD_MAX_MEMORY_SIZE before any of it is read.
 
-    Django's own limit of that name leaves out files, and a file that is uploaded goes to /tmp,
-    which is memory.
+    Django's own limit of that name does not count files. Those would go to /tmp, which is memory in
+    production.
     """
 
     def __init__(self, get_response):

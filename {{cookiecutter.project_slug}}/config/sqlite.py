@@ -1,4 +1,4 @@
-"""Back up, check and copy a SQLite database while the site runs. deploy/production.sh calls this.
+"""Back up, check and copy a SQLite database while the site runs, for deploy/production.sh.
 
 `python -m config.sqlite backup DATABASE > FILE`, `check < FILE`, `copy DATABASE TO`.
 """
@@ -17,25 +17,25 @@ def connect(database, mode="rw"):
     """Open the database file; raise sqlite3.OperationalError if there is none."""
     uri = f"{Path(database).absolute().as_uri()}?mode={mode}"
     connection = sqlite3.connect(uri, uri=True)
-    register(connection)  # a constraint or an index may use REGEXP and other functions of Django's
+    register(connection)  # constraints and indexes may use Django's functions, such as REGEXP
     return closing(connection)
 
 
 def copy(database, to):
-    """Make `to` what the database is at one moment, all at once for whoever reads it."""
+    """Copy the database as it is at one moment. Readers of `to` see all of the change, or none."""
     with connect(database) as source, connect(to, "rwc") as target:
         source.backup(target)
 
 
 def backup(database):
-    """Write the database, as it is at one moment, to standard output."""
+    """Write the database as it is at one moment to standard output."""
     with NamedTemporaryFile(dir=Path(database).parent) as file:
         copy(database, file.name)
         shutil.copyfileobj(file, sys.stdout.buffer)
 
 
 def check():
-    """Exit with an error unless standard input is a whole database."""
+    """Exit with an error unless standard input is a complete database."""
     with NamedTemporaryFile() as file:
         shutil.copyfileobj(sys.stdin.buffer, file)
         file.flush()
@@ -45,7 +45,7 @@ def check():
         except sqlite3.DatabaseError as error:
             found = error
         if found != "ok":
-            sys.exit(f"This is no whole database: {found}")
+            sys.exit(f"This is not a complete database: {found}")
 
 
 if __name__ == "__main__":

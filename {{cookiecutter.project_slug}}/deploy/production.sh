@@ -5,10 +5,10 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 umask 022
 
-KEEP_RELEASES=5    # images to go back to
-LAST_BACKUP=26     # hours; older is an alarm
-CERTIFICATE_DAYS=14 # a certificate that ends sooner is an alarm
-DISK_PERCENT=85    # a disk that is fuller is an alarm
+KEEP_RELEASES=5    # images to keep for rollbacks
+LAST_BACKUP=26     # hours; `watch` reports an older one
+CERTIFICATE_DAYS=14 # `watch` reports a certificate that ends sooner
+DISK_PERCENT=85    # `watch` reports a fuller disk
 
 say() { echo "$*" >&2; }
 
@@ -19,7 +19,7 @@ fail() {
 
 now() { date -u +%Y-%m-%dT%H-%M-%SZ; }
 
-# setting NAME DEFAULT: the variable as Compose sees it, from the environment or from .env.
+# setting NAME DEFAULT: print the variable as Compose sees it, from the environment or .env.
 setting() {
     echo "services: {x: {image: \"=\${$1:-$2}\"}}" | docker compose --file - config --images | sed 's/^=//'
 }
@@ -37,19 +37,19 @@ sql() {
 
 in_caddy() { docker compose exec --no-TTY caddy "$@"; }
 
-# A container of the site's image, with its database and without its servers' starting first.
+# Run a command in a container of the site's image, without starting the servers.
 in_site() { docker compose run --rm --no-deps --no-TTY migrate "$@"; }
 
 # --- Secrets --------------------------------------------------------------------------------------
 
-# Write the secrets that are missing. Those that data depends on are made where there is none yet.
+# Write missing secrets. Those that protect data are only made if there is no data yet.
 make_secrets() {
     local volume=${name}_data secret
     if uses_postgres; then volume=${name}_db; fi
     for secret in secret_key postgres_password; do
         if [ ! -e "secrets/$secret" ] && docker volume inspect "$volume" >/dev/null 2>&1; then
             fail "secrets/$secret is missing, but there is data in the volume $volume: put your copy" \
-                "of secrets/ back, or remove the volume if you want to start afresh."
+                "of secrets/ back, or remove the volume to start again without the data."
         fi
     done
     mkdir -p -m 700 secrets
@@ -57,7 +57,7 @@ make_secrets() {
         [ -e "secrets/$secret" ] || od -An -N32 -tx1 /dev/urandom | tr -d ' \n' >"secrets/$secret"
         [ "$(tr -d '[:space:]' <"secrets/$secret" | grep -Ecx '[A-Za-z0-9_-]{16,}')" = 1 ] ||
             [ "$secret" = secret_key ] ||
-            fail "secrets/$secret must be at least 16 letters, digits, - or _: they stand in a URL."
+            fail "secrets/$secret must be at least 16 letters, digits, - or _, because it goes into a URL."
     done
     for secret in secret_key_fallbacks email_url; do
         [ -e "secrets/$secret" ] || : >"secrets/$secret"
@@ -66,11 +66,11 @@ make_secrets() {
 
 password() { tr -d '[:space:]' <"secrets/$1_password"; }
 
-# Each password of Postgres has a login of its own, so that old and new containers can both log in.
+# Each Postgres password has its own login, so that old and new containers can both log in.
 login() { echo "site_$(password postgres | sha256sum | cut -c1-8)"; }
 
-# Copy the secrets for a release: a file that is edited later changes no container that restarts.
-# Whoever the containers run as may read the copies; the folder keeps everybody else out.
+# Copy the secrets for a release, so that a later edit does not affect containers that restart. The
+# containers' users can read the copies; the folder keeps everybody else out.
 copy_secrets() {
     local folder=secrets/releases/$1 file
     mkdir -p "$folder"
@@ -81,7 +81,7 @@ copy_secrets() {
     echo "redis://:$(password redis)@redis:6379/0" >"$folder/redis_url"
 }
 
-# set_redis_passwords CURRENT PASSWORD...: let Redis accept the passwords. `health` may only ping.
+# set_redis_passwords CURRENT PASSWORD...: make Redis accept the passwords. `health` can only ping.
 set_redis_passwords() {
     local current=$1
     shift
@@ -89,13 +89,13 @@ set_redis_passwords() {
         printf 'user default on ~* &* +@all'
         printf ' >%s' "$@"
         printf '\nuser health on nopass resetkeys -@all +ping\n'
-    } >secrets/releases/redis_users # written in place: the container has this very file
+    } >secrets/releases/redis_users # written in place, because the container has mounted this file
     up redis
     [ "$(printf "AUTH %s\nACL LOAD\n" "$current" | in_redis | xargs)" = "OK OK" ] ||
         fail "Redis did not accept its passwords."
 }
 
-# The site owns its database and is nothing more to Postgres. Whoever logs in becomes the role `site`.
+# The role `site` owns the database and has no other rights. Every login becomes that role.
 make_login() {
     sql site <<SQL
 SELECT 'CREATE ROLE site NOLOGIN' WHERE to_regrole('site') IS NULL \gexec
@@ -121,15 +121,15 @@ SQL
 
 # --- Releases: an image and a copy of the secrets ---------------------------------------------------
 
-# What ends, or is not healthy within two minutes, is a failure.
+# Start or replace services. A container that ends, or is not healthy in two minutes, is a failure.
 up() {
     docker compose up --detach --wait --wait-timeout 120 --no-deps "$@" && return
     docker compose logs --tail 20 "$@" >&2
     return 1
 }
 
-# The worker first, so that it knows every job that a new web may ask for. Six seconds after one web
-# came back Caddy has seen it: it looks once a second, and waits for an answer up to five.
+# The worker first, because it must know every task that a new web may enqueue. Within six seconds
+# Caddy sees that the first web is back: it checks once a second, and waits up to five for an answer.
 replace() {
     local service
     for service in worker clock web-a web-b; do
@@ -138,8 +138,8 @@ replace() {
     done
 }
 
-# ask CONTAINER HOST PORT DOMAIN PATH LIMIT: ask the host, from inside the container, for a page of the
-# domain; fail unless the status is below the limit.
+# ask CONTAINER HOST PORT DOMAIN PATH LIMIT: from inside the container, ask the host for a page of the
+# domain. Fail unless the status is below the limit.
 ask() {
     docker exec --interactive "$1" python - "${@:2}" <<'PYTHON'
 import socket, ssl, sys
@@ -150,7 +150,7 @@ connection = HTTPConnection(domain)
 try:
     connection.sock = socket.create_connection((host, port), 15)
     if port == "443":
-        # Not verified: for localhost Caddy is its own authority. No certificate, no connection.
+        # Not verified, because Caddy signs localhost's itself. Without a certificate it fails anyway.
         context = ssl._create_unverified_context()
         connection.sock = context.wrap_socket(connection.sock, server_hostname=domain)
     connection.request("GET", path, headers={"X-Forwarded-Proto": "https"})
@@ -162,7 +162,7 @@ if status >= int(limit):
 PYTHON
 }
 
-# Start a web of the new version that no visitor reaches, and ask it.
+# Start a web of the new version that no visitor can reach, and ask it for two pages.
 try_out() {
     docker compose run --detach --no-deps --name "$trial" web-a >/dev/null
     for _ in {1..60}; do
@@ -191,7 +191,7 @@ ask_domains() {
     done
 }
 
-# From here on plain `docker compose` means this release.
+# From now on, plain `docker compose` means this release.
 set_live() {
     docker tag "$name:$1" "$name:live"
     echo "RELEASE=$1" >deploy/.env.new
@@ -199,8 +199,8 @@ set_live() {
     live=$1
 }
 
-# An old web cannot read what a new web signs with a new key: let it accept that key beforehand, as one
-# more fallback. A key whose predecessor is no fallback has leaked, and is replaced at once.
+# An old web cannot read what a new web signs with a new key. So first restart the old webs with the
+# new key as one more fallback. If the old key is not kept as a fallback, it has leaked: skip this.
 introduce_key() {
     local before=secrets/releases/$live new
     new=$(now)-key
@@ -217,15 +217,15 @@ introduce_key() {
     set_live "$new"
 }
 
-# release NAME IMAGE: put the image and the secrets of that name in the place of what is live. What
-# fails before `replace` has changed nothing; what fails later is put back, see `clean_up`.
+# release NAME IMAGE: replace what is live with the image and the secrets of that name. A failure
+# before `replacing` changes nothing; `clean_up` undoes a later one.
 release() {
     local current
     current=$(sed -n 's,^redis://:\(.*\)@.*,\1,p' "secrets/releases/$live/redis_url" 2>/dev/null || true)
     current=${current:-$(password redis)}
     docker tag "$2" "$name:$1"
     export RELEASE=$1
-    # In its container even root reads only what everybody may.
+    # In the container, even root can read only what everybody can read.
     chmod a+r deploy/Caddyfile
     docker compose run --rm --no-deps --no-TTY caddy caddy validate \
         --config /etc/caddy/Caddyfile --adapter caddyfile >/dev/null
@@ -271,7 +271,7 @@ deploy() {
     new=$(now)${commit:+-$commit}
     docker build --tag "$name:$new" .
     copy_secrets "$new"
-    # The same image and the same secrets: what runs may go on.
+    # The image and the secrets are the same, so nothing needs to be replaced.
     if [ "$(image_id "$new")" = "$(image_id "$live")" ] &&
         diff --recursive --brief "secrets/releases/$new" "secrets/releases/$live" >/dev/null 2>&1; then
         docker image rm "$name:$new" >/dev/null
@@ -281,17 +281,18 @@ deploy() {
     release "$new" "$name:$new"
 }
 
-# Back to a version, or to the newest one whose image is not the live one.
+# Go back to a version, or to the newest one whose image is not live.
 rollback() {
-    local version=${1:-} candidate
+    local version=${1:-} candidate new
     if [ -z "$version" ]; then
         for candidate in $(releases); do
             [ "$(image_id "$candidate")" = "$(image_id live)" ] || version=${version:-$candidate}
         done
     fi
     image_id "${version:-none}" >/dev/null || fail "No such version. There are: $(releases | xargs)"
-    copy_secrets "$(now)${version#*Z}"
-    release "$(now)${version#*Z}" "$name:$version"
+    new=$(now)${version#*Z}
+    copy_secrets "$new"
+    release "$new" "$name:$version"
 }
 
 # --- Data -----------------------------------------------------------------------------------------
@@ -319,7 +320,7 @@ backup() {
     fi
 }
 
-# Load the backup beside the site's database, under the name `restored`.
+# Load the backup into a second database, named `restored`.
 load() {
     if uses_postgres; then
         echo 'DROP DATABASE IF EXISTS restored WITH (FORCE);' | sql postgres
@@ -339,7 +340,7 @@ load() {
     fi
 }
 
-# Migrate what was loaded to the live version, if it is this site's.
+# Migrate the loaded database to the live version, or refuse it if it belongs to another site.
 accept() {
     local url='sqlite:////data/restored.sqlite3'
     # shellcheck disable=SC2016  # for the shell in the container
@@ -347,7 +348,7 @@ accept() {
     in_site sh -c "DATABASE_URL_FILE= DATABASE_URL=$url python manage.py acceptbackup"
 }
 
-# Nobody uses either database now.
+# Swap the two databases while nothing uses them.
 exchange() {
     if uses_postgres; then
         sql postgres <<'SQL'
@@ -359,8 +360,9 @@ ALTER DATABASE restored RENAME TO site;
 COMMIT;
 SQL
     else
-        in_site sh -c 'cd /data && python -m config.sqlite copy db.sqlite3 previous.sqlite3 &&
-            python -m config.sqlite copy restored.sqlite3 db.sqlite3 && rm restored.sqlite3*'
+        in_site python -m config.sqlite copy /data/db.sqlite3 /data/previous.sqlite3
+        in_site python -m config.sqlite copy /data/restored.sqlite3 /data/db.sqlite3
+        in_site sh -c 'rm /data/restored.sqlite3*'
     fi
 }
 
@@ -377,13 +379,14 @@ unload() {
     fi
 }
 
-# The site says 503 while its database is exchanged.
+# The site answers 503 while its database is exchanged.
 restore() {
     [ "${1:-}" = previous ] || [ -f "${1:-}" ] ||
         fail "Say which: make restore FILE=backups/... (or FILE=previous, to undo the last restore)."
     [ -n "$live" ] || fail "There is no site here yet: make deploy."
-    loaded=$1
+    if [ "$1" != previous ]; then loaded=$1; fi
     load "$1"
+    loaded=$1
     accept
     closed=yes
     in_caddy touch /tmp/closed
@@ -391,7 +394,7 @@ restore() {
     exchange
     loaded=
     open_again
-    say "Restored. make restore FILE=previous brings back what was there before."
+    say "Restored. To undo this: make restore FILE=previous"
 }
 
 open_again() {
@@ -402,7 +405,7 @@ open_again() {
 
 # --- Watching -------------------------------------------------------------------------------------
 
-# Print what needs somebody, and fail if there is anything.
+# Print what needs attention, and fail if there is anything.
 watch() {
     local one web port troubles
     troubles=$(
@@ -428,7 +431,7 @@ watch() {
 
 # --------------------------------------------------------------------------------------------------
 
-replacing='' # what has to be put back if this fails
+replacing='' # these three say what to undo if a step fails
 loaded=''
 closed=''
 
@@ -446,10 +449,12 @@ clean_up() {
     exit $status
 }
 
-touch -a .env deploy/.env
 COMPOSE_FILE=$(setting COMPOSE_FILE deploy/compose.yaml)
-# Named, because with COMPOSE_FILE in the environment Compose would read the second one alone.
-export COMPOSE_FILE COMPOSE_ENV_FILES=.env,deploy/.env
+# Named, because with COMPOSE_FILE in the environment Compose would only read the second one.
+touch -a deploy/.env
+COMPOSE_ENV_FILES=deploy/.env
+if [ -e .env ]; then COMPOSE_ENV_FILES=.env,deploy/.env; fi
+export COMPOSE_FILE COMPOSE_ENV_FILES
 domain=$(setting DOMAIN '')
 host='[a-z0-9]([a-z0-9.-]*[a-z0-9])?'
 [[ $domain =~ ^$host(, $host)*$ ]] ||
@@ -461,7 +466,7 @@ trial=$name-trial
 if [ "$1" != watch ]; then
     exec 9<deploy
     if ! flock --nonblock 9; then
-        say "Another deploy, backup or restore is under way here: waiting for it to end."
+        say "Another deploy, backup or restore is running: waiting for it to end."
         flock 9
     fi
     trap clean_up EXIT

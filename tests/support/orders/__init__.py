@@ -1,1 +1,1 @@
-"""A second app for the site, whose tasks show how often they took effect."""
+"""A second app for the site. Its tasks record how often they took effect."""

@@ -11,7 +11,7 @@ class OrdersConfig(AppConfig):
             from jobs.models import Job
 
             def update(job, before, **fields):
-                """Change the row, whatever has become of it meanwhile."""
+                """Change the row, whatever its state."""
                 return bool(Job.objects.filter(pk=job.pk).update(**fields))
 
             Job._update = update

@@ -4,7 +4,7 @@ from django.db import models
 
 
 class Order(models.Model):
-    """What somebody asked for, committed together with its job."""
+    """A visitor's request, committed together with its job."""
 
     id = models.UUIDField(primary_key=True, default=uuid4)
     task = models.CharField(max_length=20)
@@ -13,6 +13,8 @@ class Order(models.Model):
 
 
 class Effect(models.Model):
-    """One row for each time that an order took effect. Nothing keeps it from doubling."""
+    """One row for each time an order took effect. Nothing prevents a second row."""
 
-    order_id = models.UUIDField()  # no foreign key: an order that was rolled back has no row
+    order_id = (
+        models.UUIDField()
+    )  # no foreign key, because an order that was rolled back has no row

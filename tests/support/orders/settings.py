@@ -1,4 +1,4 @@
-"""The site's settings with this app in it."""
+"""The site's settings, with this app."""
 
 from config.settings import *  # noqa: F403
 

@@ -1,4 +1,4 @@
-"""A task that takes effect in `commit()`, one that does not, one that is long, and one to come."""
+"""Tasks that take effect in `commit()`, outside of it, after a long time, or in a later version."""
 
 import time
 from contextlib import suppress
@@ -18,14 +18,14 @@ def charge(context, order_id, trouble):
 
 @task(takes_context=True, timeout=3, retries=RETRIES)
 def remind(context, order_id, trouble):
-    """Takes effect outside `commit()`, so it may take effect again."""
+    """Takes effect outside `commit()`, so it may happen twice."""
     work(order_id, trouble, context.attempt)
     Effect.objects.create(order_id=order_id)
 
 
 @task(takes_context=True, timeout=600, retries=RETRIES)
 def close_books(context, order_id, trouble):
-    """Takes minutes at its first attempt."""
+    """Takes minutes in its first attempt."""
     time.sleep(300 if context.attempt == 1 else 0.1)
     with context.commit():
         Effect.objects.create(order_id=order_id)
@@ -33,7 +33,7 @@ def close_books(context, order_id, trouble):
 
 @task(takes_context=True, timeout=3, retries=RETRIES)
 def ship(context, order_id, trouble):
-    """Not known to the version before."""
+    """Unknown to the version before."""
     with context.commit():
         Effect.objects.create(order_id=order_id)
 
@@ -47,7 +47,7 @@ def work(order_id, trouble, attempt):
 
 
 def overrun(order_id):
-    """Go on, deaf to the timeout, until a later attempt has taken effect."""
+    """Ignore the timeout, and go on until a later attempt has taken effect."""
     end = time.monotonic() + 150
     late = True
     while late and time.monotonic() < end:

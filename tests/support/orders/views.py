@@ -16,7 +16,7 @@ class RolledBack(Exception):
 @csrf_exempt
 @require_POST
 def place(request, task, trouble):
-    """Place an order and return its id, or nothing where the trouble is that it is rolled back."""
+    """Place an order and return its id, or nothing if it is rolled back on purpose."""
     pk = uuid4()
     with suppress(RolledBack), transaction.atomic():
         job = getattr(tasks, task).enqueue(str(pk), trouble)

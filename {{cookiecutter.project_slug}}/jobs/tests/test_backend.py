@@ -320,3 +320,14 @@ def test_tasks_write_groups(work):
     work()
     assert Group.objects.get().name == "name"
     assert tasks.write.get_result(result.id).return_value == "name"
+
+
+def test_progress_is_left_out_without_redis(no_redis):
+    assert carrier.get_progress([uuid4()]) == {}
+
+
+def test_progress_is_found_by_the_jobs_id():
+    job = Job(timeout=60)
+    job.report_after = 0
+    carrier.report_progress(job, 35)
+    assert carrier.get_progress([job.pk, uuid4()]) == {job.pk: 35}

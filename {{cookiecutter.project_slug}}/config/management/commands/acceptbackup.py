@@ -20,7 +20,7 @@ class Command(BaseCommand):
             raise CommandError(f"Not a backup of this site: {error}".strip()) from error
 
     def check_migrations(self):
-        """Every migration must be one that this version has, and some must be the site's own."""
+        """Raise unless this version has every applied migration, and some are the site's own."""
         loader = MigrationLoader(connection)
         known = set(loader.disk_migrations)
         for migration in loader.disk_migrations.values():
