@@ -96,9 +96,10 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "config.middleware.HealthMiddleware",
     "config.middleware.RequestIDMiddleware",
+    "config.middleware.CharsetMiddleware",
     "config.middleware.BodyLimitMiddleware",
     "django.middleware.security.SecurityMiddleware",
-    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "config.middleware.StaticFilesMiddleware",
     "config.compat.ContentSecurityPolicyMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
@@ -245,6 +246,8 @@ SILENCED_SYSTEM_CHECKS = ["security.W004", "security.W005", "security.W021"]
 if not SECRET_KEY:
     # config/checks.py says more about a missing key than Django's check for weak keys.
     SILENCED_SYSTEM_CHECKS.append("security.W009")
+
+CSRF_FAILURE_VIEW = "config.views.csrf_failure"
 
 AUTH_USER_MODEL = "users.User"
 AUTHENTICATION_BACKENDS = ["config.backends.ThrottledBackend"]

@@ -31,7 +31,7 @@ def test_readyz_names_what_does_not_answer(client, no_redis, monkeypatch):
     def cursor():
         raise OperationalError("no database")
 
-    monkeypatch.setattr("config.middleware.connection.cursor", cursor)
+    monkeypatch.setattr("config.servers.connection.cursor", cursor)
     response = client.get("/readyz")
     assert response.status_code == 503
     assert response.text == "no answer from: database, redis\n"
