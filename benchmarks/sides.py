@@ -219,7 +219,7 @@ class Side:
 
     @contextmanager
     def application(self):
-        """Start only the application; yield a function that requests a path, returning µs of CPU."""
+        """Start only the application; yield a function that returns the µs of CPU for a request."""
         command = ["python", HERE / "cpu.py", self.module]
         with (self.servers.folder / f"{self.database}-cpu.log").open("w") as log:
             process = subprocess.Popen(
