@@ -1,12 +1,13 @@
-"""app.json, by the part of Heroku's schema that is in its documentation."""
+"""app.json follows the schema in Heroku's documentation."""
 
 import json
 
 import jsonschema
 import pytest
 from support.procfile import read_procfile
+from support.template import CHOICES
 
-# The part of Heroku's schema of app.json that is in its documentation.
+# The documented part of Heroku's schema for app.json.
 ENV = {
     "type": "object",
     "additionalProperties": {
@@ -29,7 +30,17 @@ ENV = {
 
 ADDONS = {
     "type": "array",
-    "items": {"type": "string", "pattern": "^[a-z][a-z-]*(:[a-z0-9-]+)?$"},
+    "items": {
+        "anyOf": [
+            {"type": "string", "pattern": "^[a-z][a-z-]*(:[a-z0-9-]+)?$"},
+            {
+                "type": "object",
+                "additionalProperties": False,
+                "required": ["plan"],
+                "properties": {"plan": {"type": "string"}, "options": {"type": "object"}},
+            },
+        ]
+    },
 }
 
 
@@ -71,6 +82,11 @@ APP_JSON = {
         "description": {"type": "string", "maxLength": 140},
         "keywords": {"type": "array", "items": {"type": "string"}},
         "stack": {"enum": ["heroku-24", "heroku-26"]},
+        "buildpacks": {
+            "type": "array",
+            "items": {"type": "object", "required": ["url"], "additionalProperties": False}
+            | {"properties": {"url": {"type": "string"}}},
+        },
         "environments": {
             "type": "object",
             "additionalProperties": False,
@@ -93,3 +109,19 @@ def test_app_json_is_valid(answers, bake):
     manifest = json.loads((site / "app.json").read_text())
     jsonschema.validate(manifest, APP_JSON)
     assert set(manifest["formation"]) == set(read_procfile(site)) - {"release"}
+
+
+@pytest.mark.parametrize("version", CHOICES["postgres_version"])
+def test_heroku_gets_the_chosen_postgres_if_it_has_that_version(version, bake):
+    site = bake(postgres_version=version, create_git_repo=False)
+    manifest = json.loads((site / "app.json").read_text())
+    heroku_has_it = version != "18"
+    chapter = (site / "docs/heroku.md").read_text()
+    assert (f"--wait -- --version={version}\n" in chapter) == heroku_has_it
+    assert ("Heroku's newest Postgres" in chapter) == (not heroku_has_it)
+    options = {"options": {"version": version}} if heroku_has_it else {}
+    addon = {"plan": "heroku-postgresql:essential-0"} | options
+    assert manifest["addons"][0] == manifest["environments"]["review"]["addons"][0] == addon
+    tested = manifest["environments"]["test"]["env"].get("POSTGRESQL_VERSION")
+    assert tested == (version if heroku_has_it else None)
+    assert manifest["buildpacks"] == [{"url": "heroku/python"}]  # in-dyno databases need it

@@ -31,8 +31,8 @@ DASHBOARD_CSP = {
 def protect(view):
     """Require the permission `django_rq.admin` for a view of the dashboard.
 
-    django-rq itself only hides the link from other staff. It also raises if a job or a worker is
-    gone or an add-on is not installed: that becomes a 404.
+    django-rq itself only hides the link from other staff. It also raises if a queue, a job or a
+    worker does not exist or an add-on is not installed: that becomes a 404.
     """
 
     @wraps(view)
@@ -41,7 +41,7 @@ def protect(view):
             raise PermissionDenied
         try:
             return view(request, *args, **kwargs)
-        except (AssertionError, ImproperlyConfigured, NoSuchJobError) as error:
+        except (AssertionError, ImproperlyConfigured, LookupError, NoSuchJobError) as error:
             raise Http404(str(error)) from error
 
     return csp_override(DASHBOARD_CSP)(wrapper)

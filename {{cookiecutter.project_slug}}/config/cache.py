@@ -16,8 +16,10 @@ class RedisCache(DjangoRedisCache):
     """
 
     def __init__(self, server, params):
-        # Try again once if the connection was stale, but not if Redis hangs.
-        retry = Retry(NoBackoff(), 1, supported_errors=(exceptions.ConnectionError,))
+        # Try again once, on a new connection, if the old one was stale or leads to a replica, but
+        # not if Redis hangs.
+        stale = (exceptions.ConnectionError, exceptions.MasterDownError, exceptions.ReadOnlyError)
+        retry = Retry(NoBackoff(), 1, supported_errors=stale)
         super().__init__(server, params | {"OPTIONS": {"retry": retry} | params.get("OPTIONS", {})})
 
     def get_master_client(self):

@@ -95,12 +95,13 @@ def parse_networks(value):
             raise ValidationError(
                 f"{error}: write addresses or networks like 10.0.0.5, 10.0.0.0/8, or *; no ports"
             ) from error
-        networks.append(str(network))
         first, length = network.network_address, network.prefixlen
-        if network.version == 4:
-            networks.append(f"::ffff:{first}/{96 + length}")
-        elif first.ipv4_mapped and length >= 96:
-            networks.append(f"{first.ipv4_mapped}/{length - 96}")
+        mapped = first if network.version == 4 else first.ipv4_mapped
+        prefix = length + 96 if network.version == 4 else length
+        if mapped and prefix >= 96:
+            networks += [f"{mapped}/{prefix - 96}", f"::ffff:{mapped}/{prefix}"]
+        else:
+            networks.append(str(network))
     return networks
 
 

@@ -1,4 +1,4 @@
-"""Health checks, and a request id in every log line."""
+"""Health checks, static files during a deploy, limits, and a request id in every log line."""
 
 import logging
 import re
@@ -6,22 +6,28 @@ from contextvars import ContextVar
 from uuid import uuid4
 
 from django.conf import settings
-from django.core.cache import cache
+from django.contrib.staticfiles.storage import staticfiles_storage
+from django.core.exceptions import BadRequest
 from django.core.signals import request_finished
-from django.db import connection
 from django.dispatch import receiver
 from django.http import HttpResponse
+from whitenoise.middleware import WhiteNoiseMiddleware
+
+from config.servers import check_database, check_redis
 
 logger = logging.getLogger(__name__)
 
 request_id = ContextVar("request_id", default="-")
+
+# The hash that ManifestStaticFilesStorage adds to a name: site.0123456789ab.css.
+HASH = re.compile(r"\.[0-9a-f]{12}(?=\.[^./]*$|$)")
 
 # The ids that Heroku's router accepts from outside: 20 to 200 of these characters.
 REQUEST_ID = re.compile(r"[A-Za-z0-9-]{20,200}")
 
 
 class HealthMiddleware:
-    """Answer `/healthz` (the process is alive) and `/readyz` (database and Redis answer too).
+    """Answer `/healthz` (the process is alive) and `/readyz` (database and Redis take writes).
 
     Comes before all other middleware, because a probe has no valid Host header and no HTTPS.
     """
@@ -43,23 +49,35 @@ class HealthMiddleware:
     def ready(self):
         """Return 200, or 503 with the names of what does not answer."""
         failed = []
-        for name, ask in (("database", self.ask_database), ("redis", self.ask_redis)):
+        for name, ask in (("database", check_database), ("redis", check_redis)):
             try:
                 ask()
             except Exception:
-                logger.exception("%s does not answer", name)
+                logger.exception("%s does not take what is written", name)
                 failed.append(name)
         if failed:
             text = f"no answer from: {', '.join(failed)}\n"
             return HttpResponse(text, content_type="text/plain", status=503)
         return HttpResponse("ok\n", content_type="text/plain")
 
-    def ask_database(self):
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT 1")
 
-    def ask_redis(self):
-        cache.get_master_client().ping()
+class StaticFilesMiddleware(WhiteNoiseMiddleware):
+    """WhiteNoise, but it answers requests for another version's files with its own.
+
+    During a deploy, a page from one version may ask the other version for its stylesheet. The
+    answer does not match the hash in the name, so it must not be cached.
+    """
+
+    def __call__(self, request):
+        path = request.path_info
+        if path.startswith(self.static_prefix) and path not in self.files:
+            name = HASH.sub("", path.removeprefix(self.static_prefix))
+            hashed = getattr(staticfiles_storage, "hashed_files", {}).get(name, "")
+            if own := self.files.get(self.static_prefix + hashed):
+                response = self.serve(own, request)
+                response["Cache-Control"] = "no-cache"
+                return response
+        return super().__call__(request)
 
 
 class RequestIDMiddleware:
@@ -81,6 +99,20 @@ class RequestIDMiddleware:
 def forget_request_id(**kwargs):
     """Forget the request's id. The middleware cannot: Django logs a 404 after it has returned."""
     request_id.set("-")
+
+
+class CharsetMiddleware:
+    """Refuse a body in a "charset" that is not one for text, such as rot13: reading it raises."""
+
+    def __init__(self, get_response):
+        self.get_response = get_response
+
+    def __call__(self, request):
+        try:
+            b"x".decode(request.encoding or "utf-8", "replace")
+        except (LookupError, UnicodeError) as error:
+            raise BadRequest(str(error)) from error
+        return self.get_response(request)
 
 
 class BodyLimitMiddleware:

@@ -96,9 +96,10 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "config.middleware.HealthMiddleware",
     "config.middleware.RequestIDMiddleware",
+    "config.middleware.CharsetMiddleware",
     "config.middleware.BodyLimitMiddleware",
     "django.middleware.security.SecurityMiddleware",
-    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "config.middleware.StaticFilesMiddleware",
     "config.compat.ContentSecurityPolicyMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
@@ -125,7 +126,7 @@ TEMPLATES = [
     },
 ]
 
-# In a cookie alone: a message never needs a session, and with it a row in the database.
+# In a cookie, because a session would need a row in the database.
 MESSAGE_STORAGE = "django.contrib.messages.storage.cookie.CookieStorage"
 
 LANGUAGE_CODE = "en-us"
@@ -235,7 +236,7 @@ STORAGES = {
 
 # --- Requests --------------------------------------------------------------------------------
 
-# Bytes of a whole request, files too: raise it, and the limits in deploy/Caddyfile, for uploads.
+# Bytes of a request, including files. For uploads, raise this and the limits in deploy/Caddyfile.
 DATA_UPLOAD_MAX_MEMORY_SIZE = 1_000_000
 
 # --- Security --------------------------------------------------------------------------------
@@ -245,6 +246,8 @@ SILENCED_SYSTEM_CHECKS = ["security.W004", "security.W005", "security.W021"]
 if not SECRET_KEY:
     # config/checks.py says more about a missing key than Django's check for weak keys.
     SILENCED_SYSTEM_CHECKS.append("security.W009")
+
+CSRF_FAILURE_VIEW = "config.views.csrf_failure"
 
 AUTH_USER_MODEL = "users.User"
 AUTHENTICATION_BACKENDS = ["config.backends.ThrottledBackend"]

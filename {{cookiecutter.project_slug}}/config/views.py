@@ -2,10 +2,14 @@
 
 import sys
 
-from django.db import InterfaceError, OperationalError
+from django.db import DataError, InterfaceError, OperationalError
 from django.http import HttpResponse, UnreadablePostError
+from django.middleware.csrf import REASON_NO_CSRF_COOKIE
 from django.shortcuts import render
 from django.template.loader import render_to_string
+from django.urls import reverse
+
+from config.servers import leave_replica
 
 
 def welcome(request):
@@ -14,20 +18,39 @@ def welcome(request):
 
 
 def server_error(request):
-    """Render 503 when the database does not answer or a queue is full, 500 for other exceptions.
+    """Render 503 when the database fails or a queue is full, 500 for other exceptions.
 
-    A visitor who sent only a part of the request gets 408: that is no error of the site's. Django
-    calls this `handler500` while the exception is being handled. One that has an attribute
-    `retry_after` says after how many seconds to try again.
+    A visitor who sent only part of the request gets 408, because that is not the site's fault.
+    Django calls this `handler500` while it handles the exception. An exception's attribute
+    `retry_after` is after how many seconds to try again.
     """
     exception = sys.exception()
     if isinstance(exception, UnreadablePostError):
         return render(None, "400.html", status=408)
-    if isinstance(exception, (InterfaceError, OperationalError)):
+    if is_bad_address(request, exception):
+        return render(None, "400.html", status=400)
+    if isinstance(exception, (InterfaceError, OperationalError)) or leave_replica(exception):
         return unavailable(10)
     if retry_after := getattr(exception, "retry_after", None):
         return unavailable(retry_after)
     return render(None, "500.html", status=500)
+
+
+def is_bad_address(request, exception):
+    """Return whether a bad value in the address or in a cookie caused the exception.
+
+    The admin does not check every value in an address: a year with nine digits raises. Postgres
+    refuses NUL everywhere. Django logs both as warnings, with their traceback.
+    """
+    value = isinstance(exception, (DataError, LookupError, OverflowError, ValueError))
+    read = request.method in {"GET", "HEAD"} and request.path.startswith(reverse("admin:index"))
+    return value and (read or "NUL (0x00)" in str(exception))
+
+
+def csrf_failure(request, reason=""):
+    """Say why a form was refused. Django's own view shows the reason only on its own page."""
+    context = {"reason": reason, "no_cookie": reason == REASON_NO_CSRF_COOKIE}
+    return render(request, "403_csrf.html", context, status=403)
 
 
 def unavailable(retry_after):

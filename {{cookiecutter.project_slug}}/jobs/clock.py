@@ -17,6 +17,7 @@ from django_rq import get_queue
 from redis.exceptions import RedisError
 from rq.registry import clean_registries
 
+from config.servers import check_database
 from jobs import queue, schedule
 from jobs.compat import TaskResultStatus
 from jobs.exceptions import WorkerDied
@@ -39,7 +40,7 @@ def tick():
     If a step raises, that is logged, the other steps still run, and the next tick tries again.
     """
     close_old_connections()
-    steps = [purge, schedule.enqueue_due]
+    steps = [check_database, purge, schedule.enqueue_due]
     for name in settings.RQ_QUEUES:
         steps += [partial(give_up_dead, name), partial(carry_waiting, name)]
     steps += [publish]

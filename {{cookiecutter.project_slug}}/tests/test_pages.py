@@ -2,6 +2,7 @@
 
 import pytest
 from django.db import OperationalError
+from django.test import Client
 from django.urls import path, reverse
 
 from config import urls, views
@@ -12,6 +13,10 @@ pytestmark = [pytest.mark.django_db, pytest.mark.urls(__name__)]
 
 def error(request):
     return 1 / 0
+
+
+def nul(request):
+    raise ValueError("A string literal cannot contain NUL (0x00) characters.")
 
 
 def no_database(request):
@@ -25,6 +30,7 @@ def full(request):
 urlpatterns = [
     path("error/", error),
     path("no-database/", no_database),
+    path("nul/", nul),
     path("full/", full),
     *urls.urlpatterns,
 ]
@@ -82,3 +88,54 @@ def test_the_icon_is_found_where_browsers_look_for_it(client):
 def test_a_page_makes_only_the_queries_it_needs(client, path, queries, django_assert_num_queries):
     with django_assert_num_queries(queries):
         client.get(path)
+
+
+@pytest.fixture
+def form(admin_user):
+    """Return a function that posts the login form without its CSRF token."""
+    client = Client(enforce_csrf_checks=True)
+
+    def form(**headers):
+        return client.post(reverse("admin:login"), headers=headers)
+
+    form.get = lambda: client.get(reverse("admin:login"))
+    return form
+
+
+def test_a_form_without_a_cookie_asks_for_cookies(form):
+    response = form()
+    assert response.status_code == 403
+    assert "Allow cookies" in response.text
+    assert "CSRF cookie not set." in response.text
+
+
+def test_an_expired_form_says_what_was_wrong(form):
+    form.get()
+    assert "CSRF token missing." in form().text
+    response = form(origin="https://example.org")
+    assert "Origin checking failed" in response.text
+    assert "cookies" not in response.text
+
+
+def test_a_nul_that_the_database_refuses_answers_400(client):
+    client.raise_request_exception = False
+    assert client.get("/nul/").status_code == 400
+
+
+@pytest.mark.parametrize("charset", ["rot13", "hex", "undefined", "idna"])
+def test_a_form_in_an_invalid_charset_answers_400(client, charset):
+    content_type = f"multipart/form-data; boundary=x; charset={charset}"
+    response = client.generic("POST", reverse("admin:login"), b"--x--", content_type)
+    assert response.status_code == 400
+
+
+def test_an_impossible_year_in_the_admin_answers_400(admin_client):
+    admin_client.raise_request_exception = False
+    url = reverse("admin:users_user_changelist")
+    response = admin_client.get(url, {"last_login__year": "9" * 40})
+    assert response.status_code in (302, 400)
+
+
+@pytest.mark.parametrize("queue", [99, 10**30])
+def test_a_missing_queue_answers_404(admin_client, queue):
+    assert admin_client.get(reverse("admin:django_rq_jobs", args=[queue])).status_code == 404

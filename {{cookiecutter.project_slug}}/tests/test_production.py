@@ -46,7 +46,7 @@ def test_static_files_named_in_templates_exist(name):
         assert node.url({}) or node.varname
 
 
-@pytest.mark.parametrize("name", ["400", "403", "403_csrf", "404", "429", "500", "503"])
+@pytest.mark.parametrize("name", ["400", "403", "404", "429", "500", "503"])
 def test_error_pages_need_no_context(name):
     assert "<h1>" in render_to_string(f"{name}.html")
 
