@@ -34,8 +34,8 @@ def test_its_code_is_linted_and_formatted(site, site_bin):
 
 def test_its_templates_are_linted(site):
     djlint = Path(sys.executable).with_name("djlint")
-    # H030 asks for a description even of error pages. H052 forbids reloading a page on a timer, which
-    # pending tokens need without JavaScript.
+    # H030 asks for a description even of error pages. H052 forbids reloading a page on a timer,
+    # which pending tokens need without JavaScript.
     for folder in site.glob("*/templates"):
         run(djlint, "--lint", "--profile=django", "--ignore=H030,H052", folder, site=site)
 

@@ -85,7 +85,7 @@ def test_what_is_no_whole_database_is_refused(database, run, damage):
         "garbage": b"garbage" * 1000,
         "damaged": backup[:8192] + b"\xff" * 8192 + backup[16384:],
     }[damage]
-    with pytest.raises(SystemExit, match=r"^This is no whole database: "):
+    with pytest.raises(SystemExit, match=r"^This is not a complete database: "):
         run("check", given=given)
 
 
