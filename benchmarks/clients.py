@@ -1,6 +1,6 @@
-"""Ask a side for tokens in the background: `python clients.py MODULE enqueue COUNT` or `latency`.
+"""Ask one side for tokens in the background: `python clients.py MODULE enqueue COUNT` or `latency`.
 
-`latency` prints the median time from before a job is enqueued until a query finds its token ready.
+`latency` prints the median time from just before enqueueing until a query finds the token ready.
 """
 
 import statistics

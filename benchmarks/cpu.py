@@ -1,6 +1,6 @@
-"""Call a WSGI application and tell what CPU a request costs: `python cpu.py MODULE`.
+"""Call a WSGI application and report the CPU time of a request: `python cpu.py MODULE`.
 
-It reads requests from standard input, one a line, as JSON, and answers each line with the µs.
+It reads requests as JSON, one on each line of standard input, and prints the µs for each.
 """
 
 import gc
@@ -15,7 +15,7 @@ TURN = 20  # requests
 
 
 def call(application, path, status="200", method="GET", **headers):
-    """Ask the application for the path and take all of its answer, as a server does."""
+    """Request the path from the application and read the whole answer, as a server does."""
     path, _, query = path.partition("?")
     environ = {"REQUEST_METHOD": method, "PATH_INFO": path, "QUERY_STRING": query} | headers
     environ |= {"SERVER_NAME": "127.0.0.1", "HTTP_HOST": "127.0.0.1", "REMOTE_ADDR": "127.0.0.1"}
@@ -31,7 +31,7 @@ def call(application, path, status="200", method="GET", **headers):
 
 def main():
     application = import_module(sys.argv[1]).application
-    gc.freeze()  # for both sides alike, so that none is measured while it collects the modules
+    gc.freeze()  # for both sides, so that neither is measured while it collects its modules
     for line in sys.stdin:
         request = json.loads(line)
         start = time.process_time()

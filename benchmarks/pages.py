@@ -1,4 +1,4 @@
-"""Two pages that both sides have, for the benchmarks alone."""
+"""Two pages that both sides have, only for the benchmarks."""
 
 from django.db import connection
 from django.http import HttpResponse
@@ -6,7 +6,7 @@ from django.urls import path
 
 
 def line(request):
-    """Return a line, so that all it costs is what is around a view."""
+    """Return a line. The cost is only what surrounds a view."""
     return HttpResponse("A line.\n")
 
 

@@ -1,6 +1,6 @@
-"""Measure the site against the same site written plainly, in the same run; write results.md.
+"""Compare the site with the same site written plainly, in the same run; write results.md.
 
-Both take turns. What is compared and how to read the table is in README.md.
+Both take turns. README.md says what is compared, and how to read the table.
 """
 
 import argparse
@@ -22,7 +22,7 @@ HERE = Path(__file__).parent
 ROUNDS = 3
 JOBS = 200
 
-# Name -> the goal for the site's figure divided by the plain one's, and what a reader learns.
+# For each name, the goal for the site's figure divided by the plain one's, and what it tells.
 ROWS = {
     "home page with ten tokens, CPU": (
         "≤ 2.0",
@@ -68,9 +68,9 @@ ROWS = {
 
 
 class Row:
-    """A line of the table: the ratio of the best of both sides, and that of each round.
+    """A line of the table: the ratio between the best of both sides, and the ratio in each round.
 
-    `better` is `min` for what should be small, and `max` for what should be large.
+    `better` is `min` if less is better, or `max` if more is.
     """
 
     def __init__(self, name, site, plain, better):
@@ -95,9 +95,9 @@ class Row:
 
 
 def take_turns(*subjects, rounds=ROUNDS, turns=5):
-    """Call the subjects in turn, every second time backwards.
+    """Call the subjects in turn, in reverse order every second time.
 
-    Return for each of them what it returned, as one list for each round.
+    Return what each subject returned, as a list for each round.
     """
     results = [[[] for _ in range(rounds)] for _ in subjects]
     order = list(enumerate(subjects))
@@ -110,7 +110,7 @@ def take_turns(*subjects, rounds=ROUNDS, turns=5):
 
 
 def load(url, headers=()):
-    """Put load on the URL for a second, with eight connections; return the requests per second."""
+    """Put load on the URL for a second with eight connections; return the requests per second."""
     options = [option for header in headers for option in ("-H", header)]
     command = ["wrk", "-t1", "-c8", "-d1s", *options, url]
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
@@ -120,7 +120,7 @@ def load(url, headers=()):
 
 
 class Benchmark:
-    """Both sides, and the rows that were measured."""
+    """Both sides, and the measured rows."""
 
     def __init__(self, servers):
         self.servers = servers
@@ -132,7 +132,7 @@ class Benchmark:
         print(self.rows[-1], flush=True)
 
     def cpu(self, stack):
-        """Count the CPU of requests inside a process, as the best of many short turns."""
+        """Measure the CPU time of requests inside a process: the best of many short turns."""
         site, plain = (stack.enter_context(side.application()) for side in (self.site, self.plain))
         for name, ours, theirs in (
             ("home page with ten tokens", self.site.home, self.plain.home),
@@ -144,7 +144,7 @@ class Benchmark:
             self.add(f"{name}, CPU", *turns, min)
 
     def http(self, stack):
-        """Put load on both sides, over HTTP, through gunicorn."""
+        """Put load on both sides over HTTP, through gunicorn."""
         site, plain = (side.start_web(stack) for side in (self.site, self.plain))
         gzip = ["Accept-Encoding: gzip"]
         for name, ours, theirs in (
@@ -167,7 +167,7 @@ class Benchmark:
         self.add("home page among 1,000,000 tokens of others, requests/s", *turns, max)
 
     def start(self, stack):
-        """Start web, ask each page a few times, and look at its memory."""
+        """Start web, request each page a few times, and measure its memory."""
 
         def live(side):
             with ExitStack() as stack:
@@ -193,7 +193,7 @@ class Benchmark:
         self.add("from enqueue to ready", *times, min)
 
         def rate(side, count):
-            """Return the jobs per second of so many workers, which begin at the same time."""
+            """Return the jobs per second of that many workers, which start at the same time."""
             with ExitStack() as stack:
                 workers = [side.start_worker(stack) for _ in range(count)]
                 for worker in workers:
@@ -215,7 +215,7 @@ class Benchmark:
         self.add("jobs per second, two workers by one", two, one, max)
 
     def backlog(self, stack):
-        """Let the clock tick beside many unfinished jobs, and beside few."""
+        """Time the clock's ticks with many unfinished jobs, and with few."""
         many, few = (
             Side.site(self.servers, name, UNFINISHED_JOBS.format(count))
             for name, count in (("backlog", 1_000_000), ("few", 100))
@@ -236,7 +236,7 @@ PARTS = ["cpu", "http", "million", "start", "jobs", "backlog"]
 
 
 def describe(benchmark, load_before):
-    """Return on what was measured."""
+    """Return a description of the machine and the versions."""
     processor = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     python, django = benchmark.plain.python(
         "import django, platform; print(platform.python_version(), django.__version__)"
@@ -262,7 +262,7 @@ def main():
     parser.add_argument("--only", choices=PARTS, help="measure one part and write nothing")
     only = parser.parse_args().only
     load_before = os.getloadavg()[0]
-    # However it ends, what it has started ends as well.
+    # However this ends, everything that it started ends too.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: sys.exit("Interrupted: nothing was written."))
     with tempfile.TemporaryDirectory() as folder, ExitStack() as servers:

@@ -25,7 +25,7 @@ __all__ = ["MILLION_TOKENS", "UNFINISHED_JOBS", "Servers", "Side", "find_program
 DJANGO = "6.1"
 CSRF = "abcdefghijklmnopqrstuvwxyzABCDEF"
 
-# Gives the site, or the plain one, ten tokens, and prints the visitor's cookie if there is one.
+# Makes ten tokens on one side, and prints the visitor's cookie if there is one.
 TEN_TOKENS = """
 import django
 django.setup()
@@ -58,7 +58,7 @@ SELECT gen_random_uuid(), 'tokens.tasks.make_token', 'default', '[]', '{{}}', 30
 now() - interval '1 hour', now() - interval '1 hour', '[]', '[]' FROM generate_series(1, {});
 ANALYZE jobs_job
 """
-# Prints the seconds of the quickest tick, once the first has filled Redis, and the memory in kB.
+# Prints the seconds of the fastest tick after the first one has filled Redis, and the memory in kB.
 TICK = """
 import django
 django.setup()
@@ -88,7 +88,7 @@ class Servers:
         done = cookiecutter(folder, "--no-input", "--default-config", "--accept-hooks", "no")
         done.check_returncode()
         (self.site,) = (path.parent for path in folder.glob("*/manage.py"))
-        # The pages that both sides have for the benchmarks alone.
+        # The pages that both sides have only for the benchmarks.
         with (self.site / "config/urls.py").open("a") as urls:
             urls.write("\nfrom pages import urlpatterns as pages\nurlpatterns[:0] = pages\n")
         self.programs = site_environment(self.site, DJANGO, "requirements.txt")
@@ -106,18 +106,18 @@ class Servers:
 
 
 class Web(Process):
-    """Gunicorn, at an address."""
+    """gunicorn, at an address."""
 
     address = ""
 
     def memory(self):
-        """Return the memory of all its processes in kB; what they share counts once."""
+        """Return the memory of all its processes in kB; shared memory counts once."""
         rollups = [Path(f"/proc/{pid}/smaps_rollup").read_text() for pid in self.children()]
         return sum(int(re.search(r"^Pss:\s+(\d+) kB", rollup, re.M)[1]) for rollup in rollups)
 
 
 class Side:
-    """A side, with a database of its own: how its processes are started, and what to ask of it."""
+    """A side with its own database: how to start its processes, and what to request."""
 
     def __init__(self, servers, database, folder, module, web, worker, **environment):
         self.servers, self.database, self.folder, self.module = servers, database, folder, module
@@ -188,7 +188,7 @@ class Side:
         return side
 
     def run(self, *arguments):
-        """Run Python in the side's folder and environment; return what it printed."""
+        """Run Python in the side's folder and environment; return its output."""
         options = {"cwd": self.folder, "env": self.environment, "text": True}
         command = ["python", *arguments]
         return subprocess.run(command, check=True, stdout=subprocess.PIPE, **options).stdout.strip()
@@ -219,7 +219,7 @@ class Side:
 
     @contextmanager
     def application(self):
-        """Start the application alone; yield a function that asks it and returns the CPU in µs."""
+        """Start only the application; yield a function that returns the µs of CPU for a request."""
         command = ["python", HERE / "cpu.py", self.module]
         with (self.servers.folder / f"{self.database}-cpu.log").open("w") as log:
             process = subprocess.Popen(
@@ -254,7 +254,7 @@ class Side:
         return float(seconds), int(memory)
 
     def enqueue(self, count):
-        """Ask for so many tokens in the background."""
+        """Ask for that many tokens in the background."""
         self.run(HERE / "clients.py", self.module, "enqueue", str(count))
 
     def enqueue_to_ready(self):

@@ -1,4 +1,4 @@
-"""app.json, by the part of Heroku's schema that is in its documentation."""
+"""app.json follows the schema in Heroku's documentation."""
 
 import json
 
@@ -7,7 +7,7 @@ import pytest
 from support.procfile import read_procfile
 from support.template import CHOICES
 
-# The part of Heroku's schema of app.json that is in its documentation.
+# The documented part of Heroku's schema for app.json.
 ENV = {
     "type": "object",
     "additionalProperties": {
@@ -112,7 +112,7 @@ def test_app_json_is_valid(answers, bake):
 
 
 @pytest.mark.parametrize("version", CHOICES["postgres_version"])
-def test_heroku_gets_the_postgres_that_was_answered_where_it_has_it(version, bake):
+def test_heroku_gets_the_chosen_postgres_if_it_has_that_version(version, bake):
     site = bake(postgres_version=version, create_git_repo=False)
     manifest = json.loads((site / "app.json").read_text())
     heroku_has_it = version != "18"
@@ -124,4 +124,4 @@ def test_heroku_gets_the_postgres_that_was_answered_where_it_has_it(version, bak
     assert manifest["addons"][0] == manifest["environments"]["review"]["addons"][0] == addon
     tested = manifest["environments"]["test"]["env"].get("POSTGRESQL_VERSION")
     assert tested == (version if heroku_has_it else None)
-    assert manifest["buildpacks"] == [{"url": "heroku/python"}]  # in-dyno databases ask for it
+    assert manifest["buildpacks"] == [{"url": "heroku/python"}]  # in-dyno databases need it

@@ -194,7 +194,7 @@ def test_three_workers_share_the_jobs(project):
         names = docker("ps", "--filter", f"name={project.name}-worker", "--format", "{{.Names}}")
         assert len(names.split()) == 3
         for name in names.split():
-            assert 'outcome="ready"' in docker("logs", name)
+            assert 'outcome="done"' in docker("logs", name)
     finally:
         project.up("--scale", "worker=1")
 

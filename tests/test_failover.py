@@ -1,4 +1,4 @@
-"""A Redis or a Postgres that turns into one that refuses to write, while it goes on answering."""
+"""Failovers: a Redis or Postgres that goes on answering, but refuses writes."""
 
 import subprocess
 import time
@@ -12,7 +12,7 @@ from support.processes import Process, free_port, wait_for
 from support.pythons import site_environment
 from support.servers import Postgres, Redis
 
-SECONDS = 30  # generous on a busy machine; it is one request, or one tick of the clock
+SECONDS = 30  # generous for a busy machine: it takes one request, or one tick of the clock
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def site(bake_session):
 
 
 class Forwarder(Process):
-    """The name in the URL: new connections lead to the port that a file says."""
+    """The name in a URL: new connections go to the port that a file contains."""
 
     CODE = """
 import asyncio, pathlib, sys
@@ -55,7 +55,7 @@ asyncio.run(main())
 
 @pytest.fixture
 def stack(site, tmp_path, monkeypatch):
-    """Start web and clock on two Redis, the second one behind the name, and a Postgres."""
+    """Start web and clock with two Redis servers, the second one behind the name, and Postgres."""
     for name in ("old", "new"):
         (tmp_path / name).mkdir()
     bin_folder = site_environment(site, "6.1")
@@ -97,24 +97,24 @@ def stack(site, tmp_path, monkeypatch):
 
 
 def beats(heartbeat):
-    """Whether the clock's heart beats from now on."""
+    """Return whether the clock's heartbeat goes on."""
     before = heartbeat.stat().st_mtime
     return wait_for(lambda: heartbeat.stat().st_mtime > before, SECONDS, "the clock's heartbeat")
 
 
 def stands_still(heartbeat):
-    """Whether the clock's heart beats no more: two ticks pass without a beat."""
-    time.sleep(6)  # the tick that was under way
+    """Return whether the clock's heartbeat has stopped: two ticks pass without one."""
+    time.sleep(6)  # a tick that had already started
     before = heartbeat.stat().st_mtime
     time.sleep(11)
     return heartbeat.stat().st_mtime == before
 
 
 @pytest.mark.slow
-def test_a_redis_that_becomes_a_replica_is_left_for_the_one_that_the_url_names(stack):
+def test_a_redis_that_becomes_a_replica_is_replaced_by_the_one_in_the_url(stack):
     old, new, _, name, visitor, heartbeat = stack
     with redis_client.Redis(port=old.port) as client:
-        client.replicaof("127.0.0.1", new.port)  # nobody leads to the new one yet
+        client.replicaof("127.0.0.1", new.port)  # the name does not point to the new one yet
     wait_for(lambda: visitor.get("/readyz").status == 503, SECONDS, "readiness to tell")
     assert "redis" in visitor.get("/readyz").text
     assert stands_still(heartbeat)
@@ -124,7 +124,7 @@ def test_a_redis_that_becomes_a_replica_is_left_for_the_one_that_the_url_names(s
 
 
 @pytest.mark.slow
-def test_a_postgres_that_becomes_read_only_is_said_and_left(stack):
+def test_a_postgres_that_becomes_read_only_is_reported_and_replaced(stack):
     _, _, postgres, _, visitor, heartbeat = stack
 
     def execute(statement):

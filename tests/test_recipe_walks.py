@@ -1,4 +1,4 @@
-"""The recipes, walked through: a site with all of them, in processes of production."""
+"""A site with all recipes, used as a visitor would, with production's processes."""
 
 import base64
 import contextlib
@@ -30,7 +30,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("recipes")]
 
 
 class Envelopes(BaseHTTPRequestHandler):
-    """Takes error reports as Sentry does; `events` are those that came."""
+    """Accepts error reports like Sentry; `events` has them."""
 
     events = []  # noqa: RUF012
 
@@ -47,7 +47,7 @@ class Envelopes(BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def reports():
-    """The bodies of the error reports, and the address to send them to."""
+    """The received error reports, and the address to send them to."""
     with ThreadingHTTPServer(("127.0.0.1", free_port()), Envelopes) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield Envelopes.events, f"http://key@127.0.0.1:{server.server_port}/1"
@@ -62,7 +62,7 @@ def mail_server():
 
 @pytest.fixture(scope="module")
 def bucket(tmp_path_factory):
-    """The address of a bucket in an S3 server."""
+    """The address of a bucket on an S3 server."""
     port = free_port()
     command = [BIN / "moto_server", "-H", "127.0.0.1", "-p", str(port)]
     with Process(command, tmp_path_factory.mktemp("s3") / "log"):
@@ -94,7 +94,7 @@ urlpatterns = [path("broken/", page), path("", include("config.urls"))]
 
 @pytest.fixture(scope="module")
 def cooked(bake_session):
-    """A site with all recipes, and a page and a job that fail."""
+    """A site with all recipes, and with a page and a job that fail."""
     site = put_in(bake_session(), *RECIPES)
     compile_messages(site, site_environment(site, "6.1"))
     (site / "broken").mkdir()
@@ -108,7 +108,7 @@ def cooked(bake_session):
 
 @pytest.fixture(scope="module")
 def processes(cooked, postgres, redis, reports, mail_server, bucket, tmp_path_factory):
-    """A function that starts the Procfile's processes; return the address of the site."""
+    """A function that starts the Procfile's processes and returns the site's address."""
     bin_folder = site_environment(cooked, "6.1")
     folder = tmp_path_factory.mktemp("logs")
     commands = read_procfile(cooked)
@@ -120,7 +120,7 @@ def processes(cooked, postgres, redis, reports, mail_server, bucket, tmp_path_fa
                 bin_folder,
                 DJANGO_SETTINGS_MODULE="broken.settings",
                 DATABASE_URL=postgres.url(database),
-                REDIS_URL=f"{redis.url[:-1]}{next(numbers)}",  # a queue of its own
+                REDIS_URL=f"{redis.url[:-1]}{next(numbers)}",  # its own queue
                 PORT=str(free_port()),
                 EMAIL_URL=f"smtp://localhost:{mail_server.port}",
                 DEFAULT_FROM_EMAIL="site@example.org",
@@ -146,12 +146,12 @@ def processes(cooked, postgres, redis, reports, mail_server, bucket, tmp_path_fa
 
 @pytest.fixture(scope="module")
 def address(processes, bucket):
-    """The site with everything on, uploads in the bucket."""
+    """The site with all settings on, and uploads in the bucket."""
     return processes("web", "worker", "worker_low", "clock", S3_URL=bucket)
 
 
 def sign_up(address, mail_server, email):
-    """Return a visitor who has signed up with the link in a mail and is logged in."""
+    """Return a visitor who has signed up with a link from a mail and is logged in."""
     visitor = Visitor(address)
     assert visitor.post("/accounts/sign-up/", "/accounts/sign-up/", email=email).status == 302
 
@@ -168,7 +168,7 @@ def sign_up(address, mail_server, email):
 
 
 def upload(visitor, name, content):
-    """Upload a picture; return the page that follows."""
+    """Upload a picture; return the next page."""
     csrf = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', visitor.page("/pictures/"))[1]
     boundary = "boundary"
     fields = {
@@ -185,7 +185,7 @@ def upload(visitor, name, content):
     return visitor.page("/pictures/") if response.status == 302 else response.text
 
 
-# The smallest PNG there is: one black point.
+# The smallest PNG: one black pixel.
 PICTURE = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
 )
@@ -205,7 +205,7 @@ def test_visitors_sign_up_by_mail_and_log_in(address, mail_server):
     assert "Too many attempts" in wrong[-1]
 
 
-def test_uploads_are_in_the_bucket_and_the_page_may_show_them(address, mail_server, bucket, cooked):
+def test_uploads_go_to_the_bucket_and_the_policy_allows_them(address, mail_server, bucket, cooked):
     visitor = sign_up(address, mail_server, "grace@example.org")
     page = upload(visitor, "holiday.png", PICTURE)
     (link,) = re.findall(r'<img src="([^"]+)" width="320"', page)
@@ -217,10 +217,10 @@ def test_uploads_are_in_the_bucket_and_the_page_may_show_them(address, mail_serv
     with pytest.raises(urllib.error.HTTPError, match="403"):
         urllib.request.urlopen(link.partition("?")[0])
     assert "errorlist" in upload(visitor, "holiday.png", b"<svg onload='alert(1)'/>")
-    assert not (cooked / "media").exists()  # nothing stays on Heroku's disk
+    assert not (cooked / "media").exists()  # nothing is left on Heroku's disk
 
 
-def test_without_a_bucket_uploads_are_in_the_folder(processes, mail_server, cooked):
+def test_without_a_bucket_uploads_go_to_the_folder(processes, mail_server, cooked):
     address = processes("web", "worker", database="volume")
     visitor = sign_up(address, mail_server, "joan@example.org")
     page = upload(visitor, "holiday.png", PICTURE)
@@ -244,7 +244,7 @@ def test_errors_of_web_and_jobs_are_reported_and_mailed(address, mail_server, re
 
 
 def test_a_page_is_translated(cooked, address):
-    """The translations are collected without looking into .venv, and compiled."""
+    """Translations are collected, but not from .venv, and compiled."""
     bin_folder = site_environment(cooked, "6.1")
     (cooked / ".venv").symlink_to(bin_folder.parent)
     before = (cooked / "config/locale/de/LC_MESSAGES/django.po").read_text()
@@ -255,11 +255,11 @@ def test_a_page_is_translated(cooked, address):
 
 
 class PgBouncer(Process):
-    """PgBouncer with the configuration that the recipe shows, before the Postgres server."""
+    """PgBouncer with the recipe's configuration, in front of the Postgres server."""
 
     def __init__(self, postgres):
         self.port = free_port()
-        # Not in pytest's folder, which is for one user only; PgBouncer does not run as root.
+        # Not in pytest's folder, which only one user can read; PgBouncer does not run as root.
         self.folder = Path(tempfile.mkdtemp(prefix="pgbouncer-"))
         (self.folder / "userlist.txt").write_text('"postgres" "secret"\n')
         (shown,) = re.findall(r"^```ini\n(.*?)^```", PAGE.read_text(), re.M | re.S)

@@ -16,22 +16,22 @@ def check(site, site_bin):
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_each_diff_applies_as_it_stands(site, name):
+def test_each_diff_applies(site, name):
     assert apply(site, name, check=True) == ""
 
 
-def test_they_apply_together(site):
+def test_all_diffs_apply_together(site):
     assert apply(site, *RECIPES, check=True) == ""
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RECIPES)
-def test_with_one_of_them_the_site_passes_its_tests(bake, name):
+def test_the_sites_tests_pass_with_one_recipe(bake, name):
     site = put_in(bake(), name)
     check(site, site_environment(site, "6.1"))
 
 
 @pytest.mark.slow
-def test_with_all_of_them_the_site_passes_its_tests(bake, variant):
+def test_the_sites_tests_pass_with_all_recipes(bake, variant):
     site = put_in(bake(django_version=variant), *RECIPES)
     check(site, site_environment(site, variant))

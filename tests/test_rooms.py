@@ -1,4 +1,4 @@
-"""The example goes in a minute, and an app of one's own takes three lines outside it."""
+"""Deleting the example, and adding an app with three lines outside it."""
 
 import re
 import shutil
@@ -12,13 +12,13 @@ from support.pythons import site_environment
 
 @pytest.fixture
 def own(bake, variant):
-    """A site to change, for each Django, and the bin folder of its environment."""
+    """A site to edit, for each Django, and the bin folder of its environment."""
     site = bake(django_version=variant)
     return site, site_environment(site, variant)
 
 
 def check(site, site_bin):
-    """Assert that the site's tests, linters and checks of production pass."""
+    """Assert that the site's tests, linters and production checks pass."""
     output = run(site_bin / "pytest", "--cov", "--cov-fail-under=100", site=site)
     assert "Total coverage: 100.00%" in output
     run(site_bin / "ruff", "check", "--no-cache", ".", site=site)
@@ -39,7 +39,7 @@ def check(site, site_bin):
 
 
 def delete_example(site):
-    """Do what the README says under "Make it yours"; return the lines that were deleted."""
+    """Do what "Make it yours" in the README says; return the deleted lines."""
     git(site, "rm", "-r", "--quiet", "tokens")
     shutil.rmtree(site / "tokens", ignore_errors=True)  # bytecode
     deleted = []
@@ -52,7 +52,7 @@ def delete_example(site):
     return deleted
 
 
-def test_the_example_stands_on_a_few_lines_of_its_own(own):
+def test_the_example_is_named_in_few_lines_outside_it(own):
     site, _ = own
     deleted = delete_example(site)
     assert {name for name, _ in deleted} == {"config/settings.py", "config/urls.py"}
@@ -62,7 +62,7 @@ def test_the_example_stands_on_a_few_lines_of_its_own(own):
 
 
 @pytest.mark.slow
-def test_without_the_example_the_site_is_whole(own):
+def test_the_site_works_without_the_example(own):
     site, site_bin = own
     run(site_bin / "python", "manage.py", "migrate", site=site)
     run(site_bin / "python", "manage.py", "migrate", "tokens", "zero", site=site)
@@ -77,7 +77,7 @@ def test_without_the_example_the_site_is_whole(own):
 
 
 @pytest.mark.slow
-def test_without_the_example_development_greets(developed, tmp_path):
+def test_without_the_example_development_shows_a_first_page(developed, tmp_path):
     delete_example(developed)
     process, address = make(developed, "dev", tmp_path / "log")
     with process:
@@ -86,7 +86,7 @@ def test_without_the_example_development_greets(developed, tmp_path):
         interrupt(process)
 
 
-# --- An app of one's own ---------------------------------------------------------------------
+# --- Your own app ----------------------------------------------------------------------------
 
 APP = {
     "models.py": """
@@ -157,7 +157,7 @@ urlpatterns = [path("", views.index, name="index")]
   {% for note in notes %}<p>{{ note }}</p>{% endfor %}
 {% endblock %}
 """,
-    # An app's own templates override the admin's and auth's.
+    # The app's templates override those of admin and auth.
     "templates/registration/logged_out.html": "Come again.\n",
     "tests.py": """
 import pytest
@@ -210,7 +210,7 @@ class Migration(migrations.Migration):
 
 
 @pytest.mark.slow
-def test_an_app_of_ones_own_takes_three_lines_outside_it(own, variant):
+def test_a_new_app_takes_three_lines_outside_it(own, variant):
     site, site_bin = own
     run(site_bin / "python", "manage.py", "startapp", "notes", site=site)
     for name, text in APP.items():
@@ -229,11 +229,11 @@ def test_an_app_of_ones_own_takes_three_lines_outside_it(own, variant):
     edit(site / "config/urls.py", (first, mine + first))
     run(site_bin / "python", "manage.py", "makemigrations", "notes", site=site)
     (site / "notes/migrations/0002_hello.py").write_text(DATA_MIGRATION)
-    # As `make format` does: startapp writes other quotes than the site has.
+    # As `make format` does, because startapp uses other quotes than the site.
     run(site_bin / "ruff", "check", "--fix-only", "--quiet", ".", site=site)
     run(site_bin / "ruff", "format", ".", site=site)
     check(site, site_bin)
-    # An app that no test runs is not forgotten.
+    # Coverage notices an app without tests.
     (site / "notes/tests.py").unlink()
     (site / "notes/forgotten.py").write_text("def forgotten():\n    return 1\n")
     with pytest.raises(AssertionError, match=r"notes/forgotten\.py"):

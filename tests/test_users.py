@@ -1,4 +1,4 @@
-"""A site from before the user model keeps its users, tokens and permissions."""
+"""A site that is older than the user model keeps its users, tokens and permissions."""
 
 import re
 import subprocess
@@ -11,7 +11,7 @@ from support.pythons import site_environment
 from support.servers import execute
 from support.template import TEMPLATE
 
-# The last commit in which users were Django's own.
+# The last commit with Django's own user model.
 BEFORE = "c4092f4"
 
 FILL = """
@@ -35,7 +35,7 @@ print([*Token.objects.values_list("value", flat=True)])
 
 @pytest.mark.slow
 @pytest.mark.parametrize("database", ["sqlite", "postgres"])
-def test_users_of_before_are_kept(bake, tmp_path, request, database):
+def test_old_users_are_kept(bake, tmp_path, request, database):
     old = tmp_path / "template"
     old.mkdir()
     archive = ["git", "archive", BEFORE]

@@ -1,6 +1,6 @@
-"""The same site written plainly, in one file: what `startproject` gives, WhiteNoise and RQ.
+"""The same site written plainly, in one file: `startproject`'s settings, WhiteNoise and RQ.
 
-It lists the newest ten tokens under three links, and changes things by GET. `gunicorn plain` serves
+It lists the newest ten tokens below three links, and changes things by GET. `gunicorn plain` serves
 it, and `python -c "import plain; plain.work()"` runs its jobs.
 """
 

@@ -1,4 +1,4 @@
-"""A visitor of the site without a browser."""
+"""A visitor without a browser."""
 
 import http.client
 import re
@@ -11,22 +11,22 @@ FORM = "application/x-www-form-urlencoded"
 
 
 class Response:
-    """An answer, read to its end: `status`, `headers`, `text`, and the `cookies` that it sets."""
+    """A complete answer: its `status`, `headers`, `text`, and the `cookies` that it sets."""
 
     def __init__(self, response):
         self.status = response.status
         self.headers = response.headers
-        self.text = response.read().decode(errors="replace")  # a static file may be compressed
+        self.text = response.read().decode(errors="replace")  # static files may be compressed
         self.cookies = SimpleCookie()
         for line in self.headers.get_all("Set-Cookie", []):
             self.cookies.load(line)
 
 
 class Visitor:
-    """A visitor who keeps cookies and follows no redirect.
+    """A visitor who keeps cookies and does not follow redirects.
 
-    `context` is that of TLS. With `keep_alive` all requests go over one connection. With `patience`
-    a request is tried again for so many seconds while nobody, or a server error, answers.
+    `context` is the TLS context. With `keep_alive`, all requests use one connection. `patience` is
+    for how many seconds a request is repeated if nobody answers, or with a server error.
     """
 
     def __init__(self, address, context=None, keep_alive=False, patience=0):
@@ -38,7 +38,7 @@ class Visitor:
         self.connection = None
 
     def headers(self, **headers):
-        """Return the headers of a request; the given ones replace or join them."""
+        """Return the headers of a request, with the given ones added or replaced."""
         cookies = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
         return {"Cookie": cookies, "Origin": self.address} | headers
 
@@ -66,7 +66,7 @@ class Visitor:
         return response
 
     def request(self, method, path, body=None, **options):
-        """Return the Response; `options` are those of `headers`."""
+        """Send a request and return the Response; `options` go to `headers`."""
         headers = self.headers(**options)
         if not self.keep_alive:
             headers["Connection"] = "close"
@@ -89,19 +89,20 @@ class Visitor:
         return self.request("GET", path, **options)
 
     def page(self, path="/"):
-        """Return the text of a page that is there."""
+        """Return the text of a page, which must exist."""
         response = self.get(path)
         if response.status != 200:
-            raise ConnectionError(f"{path} answers with {response.status}")  # wait_for tries again
+            # wait_for tries again after this.
+            raise ConnectionError(f"{path} answers with {response.status}")
         return response.text
 
     def form(self, page="/", **data):
-        """Return the body of a form with the page's CSRF token."""
+        """Return a form's body, with the page's CSRF token."""
         csrf = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', self.page(page))[1]
         return urlencode(data | {"csrfmiddlewaretoken": csrf})
 
     def post(self, path, page="/", **data):
-        """Send a form of the page, as its button does."""
+        """Send one of the page's forms, as its button does."""
         return self.request("POST", path, self.form(page, **data))
 
     def generate(self):
@@ -112,11 +113,11 @@ class Visitor:
         assert self.post("/generate-in-background/").status == 302
 
     def tokens(self):
-        """Return the values on the page, the newest first."""
+        """Return the values on the page, newest first."""
         return re.findall(r"<code>([0-9a-f]{64})</code>", self.page())
 
     def ids(self, state=r"\w+"):
-        """Return the ids of the tokens on the page, or of those in a state."""
+        """Return the ids of the tokens on the page, or only of those in a state."""
         return re.findall(rf'value="(\S+)" aria-label="Delete {state}', self.page())
 
     def walk(self):

@@ -1,4 +1,4 @@
-"""docs/recipes.md: its diffs, put into a baked site."""
+"""The diffs of docs/recipes.md, and applying them to a baked site."""
 
 import re
 import subprocess
@@ -6,7 +6,7 @@ import subprocess
 from support.commands import BIN, run
 from support.template import SOURCE
 
-# What a recipe builds on.
+# The recipes that each one needs.
 NEEDS = {
     "Uploads": ["Login pages"],
     "Uploads on S3": ["A way out"],
@@ -18,7 +18,7 @@ PAGE = SOURCE / "docs/recipes.md"
 
 
 def read_recipes():
-    """Return each recipe's diff by its heading, in the order of the page."""
+    """Return each recipe's diff by its heading, in the order of the chapter."""
     sections = re.split(r"^## (.+)$", PAGE.read_text(), flags=re.M)[1:]
     recipes = {}
     for heading, section in zip(sections[::2], sections[1::2], strict=True):
@@ -31,9 +31,9 @@ RECIPES = read_recipes()
 
 
 def apply(site, *names, check=False):
-    """Let `git apply` take the diffs as they stand, after those that they build on.
+    """Apply the recipes' diffs with `git apply`, after those that they need.
 
-    Return what it says when it does not. With `check` it changes nothing.
+    Return its complaint if it refuses. With `check`, change nothing.
     """
     wanted = dict.fromkeys(each for name in names for each in [*NEEDS.get(name, []), name])
     command = ["git", "apply", *(["--check"] if check else []), "-"]
@@ -42,9 +42,9 @@ def apply(site, *names, check=False):
 
 
 def put_in(site, *names):
-    """Put these recipes into the site and pin what they add; return the site."""
+    """Apply these recipes to the site, pin their packages, and return the site."""
     assert apply(site, *names) == ""
-    # As `make deps` does, but it changes no version that need not change.
+    # As `make deps` does, but without changing other versions.
     floor = re.search(r"^PYTHON_FLOOR := (\S+)", (site / "Makefile").read_text(), re.M)[1]
     for lock in ("requirements", "requirements-dev"):
         command = [BIN / "uv", "pip", "compile", "--quiet", "--universal", "--generate-hashes"]
@@ -54,6 +54,6 @@ def put_in(site, *names):
 
 
 def compile_messages(site, site_bin):
-    """Compile the translations, which are no text and so in no diff."""
+    """Compile the translations: the result is binary, so no diff contains it."""
     if any(site.glob("*/locale")):
         run(site_bin / "python", "manage.py", "compilemessages", "--ignore=.venv", site=site)

@@ -32,7 +32,7 @@ def protect(view):
     """Require the permission `django_rq.admin` for a view of the dashboard.
 
     django-rq itself only hides the link from other staff. It also raises if a queue, a job or a
-    worker is not there or an add-on is not installed: that becomes a 404.
+    worker does not exist or an add-on is not installed: that becomes a 404.
     """
 
     @wraps(view)

@@ -1,4 +1,4 @@
-"""Health checks, static files during a deploy, and a request id in every log line."""
+"""Health checks, static files during a deploy, limits, and a request id in every log line."""
 
 import logging
 import re
@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 request_id = ContextVar("request_id", default="-")
 
-# What ManifestStaticFilesStorage puts into a name: site.0123456789ab.css.
+# The hash that ManifestStaticFilesStorage adds to a name: site.0123456789ab.css.
 HASH = re.compile(r"\.[0-9a-f]{12}(?=\.[^./]*$|$)")
 
 # The ids that Heroku's router accepts from outside: 20 to 200 of these characters.
@@ -61,10 +61,10 @@ class HealthMiddleware:
 
 
 class StaticFilesMiddleware(WhiteNoiseMiddleware):
-    """WhiteNoise, which also answers for the files of another version with its own.
+    """WhiteNoise, but it answers requests for another version's files with its own.
 
-    While one version replaces another, a page from one may ask the other for its stylesheet. The
-    answer is not what the name's hash promises, so nobody may keep it.
+    During a deploy, a page from one version may ask the other version for its stylesheet. The
+    answer does not match the hash in the name, so it must not be cached.
     """
 
     def __call__(self, request):

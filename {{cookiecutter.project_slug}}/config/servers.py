@@ -1,7 +1,7 @@
-"""Whether the database and Redis take what is written to them.
+"""Check whether the database and Redis accept writes.
 
-After a failover the machine that a connection was made to may live on as a replica: it answers, and
-refuses to write. A new connection finds the machine that the URL names by now.
+After a failover, a connection may lead to a server that has become a replica: it answers, but
+refuses writes. A new connection leads to the server that the URL names now.
 """
 
 from django.core.cache import cache
@@ -9,7 +9,7 @@ from django.db import OperationalError, connection
 
 
 def check_database():
-    """Raise an exception of the database unless it takes writes; the next query connects anew."""
+    """Raise a database error unless writes are accepted; the next query makes a new connection."""
     postgres = connection.vendor == "postgresql"
     with connection.cursor() as cursor:
         cursor.execute("SHOW transaction_read_only" if postgres else "SELECT 'off'")
@@ -20,12 +20,12 @@ def check_database():
 
 
 def check_redis():
-    """Raise RedisError unless Redis takes writes, on a new connection if need be."""
-    cache.delete("none")  # a write that works even when Redis is full
+    """Raise RedisError unless Redis accepts writes, on a new connection if necessary."""
+    cache.delete("none")  # a write that works even if Redis is full
 
 
 def leave_replica(exception):
-    """Return whether a write failed because the database is read-only; connect anew if it did."""
+    """Return whether a write failed because the database is read-only; if so, disconnect."""
     read_only = getattr(exception.__cause__, "pgcode", None) == "25006"
     if read_only:
         connection.close()

@@ -125,7 +125,7 @@ TEMPLATES = [
     },
 ]
 
-# In a cookie alone: a message never needs a session, and with it a row in the database.
+# In a cookie, because a session would need a row in the database.
 MESSAGE_STORAGE = "django.contrib.messages.storage.cookie.CookieStorage"
 
 LANGUAGE_CODE = "en-us"
@@ -235,7 +235,7 @@ STORAGES = {
 
 # --- Requests --------------------------------------------------------------------------------
 
-# Bytes of a whole request, files too: raise it, and the limits in deploy/Caddyfile, for uploads.
+# Bytes of a request, including files. For uploads, raise this and the limits in deploy/Caddyfile.
 DATA_UPLOAD_MAX_MEMORY_SIZE = 1_000_000
 
 # --- Security --------------------------------------------------------------------------------

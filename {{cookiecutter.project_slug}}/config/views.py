@@ -20,9 +20,9 @@ def welcome(request):
 def server_error(request):
     """Render 503 when the database fails or a queue is full, 500 for other exceptions.
 
-    A visitor who sent only a part of the request gets 408: that is no error of the site's. Django
-    calls this `handler500` while the exception is being handled. One that has an attribute
-    `retry_after` says after how many seconds to try again.
+    A visitor who sent only part of the request gets 408, because that is not the site's fault.
+    Django calls this `handler500` while it handles the exception. An exception's attribute
+    `retry_after` is after how many seconds to try again.
     """
     exception = sys.exception()
     if isinstance(exception, UnreadablePostError):
@@ -37,10 +37,10 @@ def server_error(request):
 
 
 def is_bad_address(request, exception):
-    """Return whether an exception is due to what somebody typed into the address or a cookie.
+    """Return whether a bad value in the address or in a cookie caused the exception.
 
-    The admin's pages do not check each value in an address: a year of nine digits raises. Nowhere
-    does Postgres take a NUL. Django logs both with their traceback, as warnings.
+    The admin does not check every value in an address: a year with nine digits raises. Postgres
+    refuses NUL everywhere. Django logs both as warnings, with their traceback.
     """
     value = isinstance(exception, (DataError, LookupError, OverflowError, ValueError))
     read = request.method in {"GET", "HEAD"} and request.path.startswith(reverse("admin:index"))
@@ -48,7 +48,7 @@ def is_bad_address(request, exception):
 
 
 def csrf_failure(request, reason=""):
-    """Say why a form was refused. Django's own view gives the reason to its own page only."""
+    """Say why a form was refused. Django's own view shows the reason only on its own page."""
     context = {"reason": reason, "no_cookie": reason == REASON_NO_CSRF_COOKIE}
     return render(request, "403_csrf.html", context, status=403)
 

@@ -86,7 +86,7 @@ def carry(jobs):
             with queue.connection.pipeline() as pipeline:
                 # Not `enqueue`, which django-rq would delay until a commit.
                 queue.enqueue_many(attempts, pipeline=pipeline)
-                # A work-horse may have died before it claimed this very attempt.
+                # A work-horse may have died before it claimed this attempt.
                 for attempt in attempts:
                     queue.failed_job_registry.remove(attempt.job_id, pipeline=pipeline)
                 pipeline.execute()

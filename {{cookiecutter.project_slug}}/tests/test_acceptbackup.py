@@ -16,7 +16,7 @@ def test_a_database_with_another_sites_migrations_is_refused():
         call_command("acceptbackup")
 
 
-def test_a_database_without_a_migration_of_this_sites_apps_is_refused():
+def test_a_database_without_migrations_of_this_sites_apps_is_refused():
     recorder = MigrationRecorder(connection)
     recorder.flush()
     recorder.record_applied("contenttypes", "0001_initial")

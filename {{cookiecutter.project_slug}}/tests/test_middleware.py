@@ -83,7 +83,7 @@ def test_a_long_body_is_refused_before_it_is_read(client, settings):
     assert client.post("/", {"file": "x"}).status_code != 413
 
 
-def test_a_body_that_does_not_arrive_is_no_error_of_the_site(client, monkeypatch, caplog):
+def test_a_body_that_does_not_arrive_is_not_the_sites_error(client, monkeypatch, caplog):
     def read(self, *args):
         raise OSError("timed out")
 

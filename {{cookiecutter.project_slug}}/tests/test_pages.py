@@ -92,7 +92,7 @@ def test_a_page_makes_only_the_queries_it_needs(client, path, queries, django_as
 
 @pytest.fixture
 def form(admin_user):
-    """Return a function that posts the form of the login without its token."""
+    """Return a function that posts the login form without its CSRF token."""
     client = Client(enforce_csrf_checks=True)
 
     def form(**headers):
@@ -109,7 +109,7 @@ def test_a_form_without_a_cookie_asks_for_cookies(form):
     assert "CSRF cookie not set." in response.text
 
 
-def test_a_form_that_has_expired_says_what_was_wrong(form):
+def test_an_expired_form_says_what_was_wrong(form):
     form.get()
     assert "CSRF token missing." in form().text
     response = form(origin="https://example.org")
@@ -117,12 +117,12 @@ def test_a_form_that_has_expired_says_what_was_wrong(form):
     assert "cookies" not in response.text
 
 
-def test_a_nul_that_the_database_refuses_gives_a_400_page(client):
+def test_a_nul_that_the_database_refuses_answers_400(client):
     client.raise_request_exception = False
     assert client.get("/nul/").status_code == 400
 
 
-def test_a_year_that_is_none_gives_a_400_page_in_the_admin(admin_client):
+def test_an_impossible_year_in_the_admin_answers_400(admin_client):
     admin_client.raise_request_exception = False
     url = reverse("admin:users_user_changelist")
     response = admin_client.get(url, {"last_login__year": "9" * 40})
@@ -130,11 +130,11 @@ def test_a_year_that_is_none_gives_a_400_page_in_the_admin(admin_client):
 
 
 @pytest.mark.parametrize("queue", [99, 10**30])
-def test_a_queue_that_is_not_there_gives_a_404_page(admin_client, queue):
+def test_a_missing_queue_answers_404(admin_client, queue):
     assert admin_client.get(reverse("admin:django_rq_jobs", args=[queue])).status_code == 404
 
 
 @pytest.mark.parametrize("page", ["add", "1/change", "1/delete", "1/history"])
-def test_the_dashboard_has_no_pages_of_its_rows(admin_client, page):
+def test_the_dashboard_has_no_pages_for_rows(admin_client, page):
     url = f"{reverse('admin:index')}django_rq/dashboard/{page}/"
     assert admin_client.get(url).status_code in (302, 403)

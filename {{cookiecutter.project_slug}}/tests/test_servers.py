@@ -13,7 +13,7 @@ pytestmark = pytest.mark.django_db
 
 
 class Postgres:
-    """A connection to a Postgres that says whether it is read-only."""
+    """A connection to a Postgres server that says whether it is read-only."""
 
     vendor = "postgresql"
     closed = False
@@ -28,21 +28,21 @@ class Postgres:
         self.closed = True
 
 
-def test_a_database_that_takes_writes_is_fine(monkeypatch):
+def test_a_database_that_accepts_writes_passes(monkeypatch):
     servers.check_database()
     monkeypatch.setattr(servers, "connection", Postgres("off"))
     servers.check_database()
     assert not servers.connection.closed
 
 
-def test_a_replica_is_left(monkeypatch):
+def test_a_connection_to_a_replica_is_closed(monkeypatch):
     monkeypatch.setattr(servers, "connection", Postgres("on"))
     with pytest.raises(OperationalError, match="read-only"):
         servers.check_database()
     assert servers.connection.closed
 
 
-def test_a_write_to_a_replica_gives_a_503_page_and_a_new_connection(rf, monkeypatch):
+def test_a_write_to_a_replica_answers_503_and_reconnects(rf, monkeypatch):
     monkeypatch.setattr(servers, "connection", Postgres("on"))
     try:
         error = InternalError("cannot execute INSERT in a read-only transaction")
@@ -54,12 +54,12 @@ def test_a_write_to_a_replica_gives_a_503_page_and_a_new_connection(rf, monkeypa
 
 
 class SimpleError(Exception):
-    """What psycopg2 raises, for the part that matters."""
+    """Like psycopg2's error, as far as needed."""
 
     pgcode = "25006"
 
 
-def test_redis_is_asked_again_on_a_new_connection(monkeypatch):
+def test_redis_is_tried_again_on_a_new_connection(monkeypatch):
     connections = []
     get_connection = ConnectionPool.get_connection
 

@@ -14,7 +14,7 @@ SCRIPT = Path(sqlite.__file__)
 
 @pytest.fixture
 def run(monkeypatch):
-    """Return a function that runs the script with some input; it returns the output."""
+    """Return a function that runs the script with some input and returns its output."""
 
     def run(command, *arguments, given=b""):
         output = io.BytesIO()
@@ -35,7 +35,7 @@ def execute(database, *statements):
 
 @pytest.fixture
 def database(tmp_path):
-    """Return the file of a database in use: its newest rows are still in its log."""
+    """Return the file of a database in use, whose newest rows are still in its WAL."""
     database = tmp_path / "db 100%.sqlite3"
     execute(
         database,
@@ -50,7 +50,7 @@ def database(tmp_path):
         yield database
 
 
-def test_a_backup_holds_what_was_committed(database, tmp_path, run):
+def test_a_backup_has_every_committed_row(database, tmp_path, run):
     (tmp_path / "backup").write_bytes(run("backup", database))
     notes = "SELECT * FROM notes"
     assert execute(tmp_path / "backup", notes) == execute(database, notes)
@@ -60,7 +60,7 @@ def test_a_backup_holds_what_was_committed(database, tmp_path, run):
     }  # fmt: skip
 
 
-def test_a_copy_replaces_what_is_there_for_those_who_read_it(database, tmp_path, run):
+def test_a_copy_replaces_a_database_that_is_being_read(database, tmp_path, run):
     copy = tmp_path / "copy"
     run("copy", database, copy)
     with closing(sqlite3.connect(copy)) as reader:
@@ -70,14 +70,14 @@ def test_a_copy_replaces_what_is_there_for_those_who_read_it(database, tmp_path,
         assert reader.execute("SELECT * FROM notes").fetchall() == [("new",)]
 
 
-def test_a_database_that_is_not_there_is_no_backup(tmp_path, run):
+def test_a_missing_database_cannot_be_backed_up(tmp_path, run):
     with pytest.raises(sqlite3.OperationalError, match="unable to open database file"):
         run("backup", tmp_path / "db.sqlite3")
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("damage", ["half", "other", "garbage", "damaged"])
-def test_what_is_no_whole_database_is_refused(database, run, damage):
+def test_an_incomplete_database_is_refused(database, run, damage):
     backup = run("backup", database)
     given = {
         "half": backup[: len(backup) // 2],
@@ -89,7 +89,7 @@ def test_what_is_no_whole_database_is_refused(database, run, damage):
         run("check", given=given)
 
 
-def test_a_constraint_may_use_a_function_of_djangos(database, run):
+def test_a_constraint_may_use_djangos_functions(database, run):
     with sqlite.connect(database) as connection, connection:
         connection.execute("CREATE TABLE names (name CHECK (name REGEXP '^[a-z]+$'))")
         connection.execute("INSERT INTO names VALUES ('abc')")

@@ -6,12 +6,12 @@ from django.http import HttpResponse
 
 from config.middleware import StaticFilesMiddleware
 
-pytestmark = pytest.mark.django_db  # the end of a request looks at the connection
+pytestmark = pytest.mark.django_db  # Django looks at the connection when a request ends
 
 
 @pytest.fixture
 def get(rf, settings, tmp_path):
-    """Return a function that asks for an address below /static/ as production answers it."""
+    """Return a function that gets an address below /static/ as in production."""
     settings.STATIC_ROOT = tmp_path
     backend = {"BACKEND": "config.storage.StaticFilesStorage"}
     settings.STORAGES = django_settings.STORAGES | {"staticfiles": backend}
@@ -28,13 +28,13 @@ def get(rf, settings, tmp_path):
     return get
 
 
-def test_the_file_of_this_version_is_kept_for_good(get):
+def test_this_versions_file_is_cached_forever(get):
     response = get(staticfiles_storage.url("config/site.css"))
     assert "immutable" in response["Cache-Control"]
 
 
 @pytest.mark.parametrize("name", ["config/site.css", "config/site.js", "admin/css/base.css"])
-def test_the_file_of_another_version_is_answered_by_this_ones_and_not_kept(get, name):
+def test_another_versions_file_is_answered_with_this_ones_and_not_cached(get, name):
     stem, _, suffix = name.rpartition(".")
     response = get(f"/static/{stem}.0123456789ab.{suffix}")
     assert response.status_code == 200
@@ -54,5 +54,5 @@ def test_the_file_of_another_version_is_answered_by_this_ones_and_not_kept(get, 
         "/static/config/\0.css",
     ],
 )
-def test_what_no_version_has_is_not_found(get, path):
+def test_an_unknown_file_is_not_found(get, path):
     assert get(path).status_code == 404

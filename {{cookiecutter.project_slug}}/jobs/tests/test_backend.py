@@ -322,7 +322,7 @@ def test_tasks_write_groups(work):
     assert tasks.write.get_result(result.id).return_value == "name"
 
 
-def test_progress_is_left_out_without_redis(no_redis):
+def test_without_redis_there_is_no_progress(no_redis):
     assert carrier.get_progress([uuid4()]) == {}
 
 

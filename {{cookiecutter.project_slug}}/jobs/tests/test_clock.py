@@ -119,8 +119,8 @@ def test_the_attempt_of_a_worker_without_a_heartbeat_fails(running, queue):
     assert Job.objects.get().failures == 1
 
 
-def test_a_work_horse_that_died_before_its_claim_does_not_fail_the_attempt_after_it(lost, queue):
-    """Postgres was down, say. The attempt has the same number the next time."""
+def test_a_work_horse_that_died_before_its_claim_does_not_fail_the_next_attempt(lost, queue):
+    """If Postgres was down, for example. The next attempt has the same number."""
     carrier.carry([lost])
     queue.failed_job_registry.add(queue.fetch_job(lost.rq_id(1)))
     queue.remove(lost.rq_id(1))
