@@ -1,4 +1,4 @@
-"""No address, form or cookie that anybody can send gives a 500: hypothesis looks for one."""
+"""No address, form or cookie causes a 500: hypothesis looks for one."""
 
 import http.client
 import json
@@ -13,7 +13,7 @@ from support.processes import Process, answers, free_port, wait_for
 from support.pythons import site_environment
 from support.servers import execute
 
-# Prints the routes of the site, and a session of each kind of user.
+# Prints the site's routes, and a session for each kind of user.
 PREPARE = """
 import json, re
 from django.contrib.auth import get_user_model
@@ -54,7 +54,7 @@ VALUES = st.one_of(BYTES, BYTES, st.binary(max_size=12)).map(
     lambda value: quote_from_bytes(value, "")
 )
 
-# What the admin, the dashboard and the site look for in a query or a form.
+# Names that the admin, the dashboard and the site read from a query or a form.
 NAMES = """
 q p o all e _popup _to_field _changelist_filters _facets page token next app_label model_name
 field_name term desc action created__year created__gte created__lt state__exact status__exact
@@ -72,7 +72,7 @@ TYPES = st.sampled_from(
     ]
     + ["multipart/form-data", "application/json", "text/plain; charset=idna"]
 )
-NUL = '"\\000\\000\\000\\000\\000\\000\\000\\000"'  # as a cookie writes it
+NUL = '"\\000\\000\\000\\000\\000\\000\\000\\000"'  # as in a cookie
 COOKIES = st.sampled_from(
     ["", *(f"{name}={NUL}" for name in ("sessionid", "csrftoken", "messages")), "visitor=:"]
 )
@@ -80,7 +80,7 @@ COOKIES = st.sampled_from(
 
 @pytest.fixture(scope="module")
 def hostile(bake_session, tmp_path_factory, postgres, redis):
-    """Start the site on real servers; yield its port, its routes, its sessions and its log."""
+    """Start the site on real servers; yield its port, routes, sessions and log."""
     site, folder = bake_session(create_git_repo=False), tmp_path_factory.mktemp("hostile")
     bin_folder, port = site_environment(site, "6.1"), free_port()
     environment = {
@@ -118,7 +118,7 @@ def hostile(bake_session, tmp_path_factory, postgres, redis):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("who", ["nobody", "staff", "superuser"])
-def test_no_request_gives_a_500(hostile, who):
+def test_no_request_answers_500(hostile, who):
     port, routes, sessions, web = hostile
     assert len(routes) > 50
 

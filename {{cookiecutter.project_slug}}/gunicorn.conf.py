@@ -133,9 +133,9 @@ def pre_request(worker, request):
 
 
 def post_request(worker, request, environ, response):
-    """Read what the site left of the body, in the same time, or hang up.
+    """Read the rest of the body, within the same time, or hang up.
 
-    Gunicorn would do so itself, but waits anew for each byte.
+    gunicorn would read it too, but with a new timeout for each byte.
     """
     try:
         for _ in range(16):  # a megabyte

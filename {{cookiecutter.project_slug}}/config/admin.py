@@ -58,7 +58,7 @@ class DashboardAdmin(QueueAdmin):
         return False
 
     def get_object(self, request, object_id, from_field=None):
-        """Return None: the dashboard's model has no table, and yet pages for each row."""
+        """Return None: the dashboard's model has pages for its rows, but no table."""
 
     def get_urls(self):
         urls = super().get_urls()

@@ -52,7 +52,7 @@ class HealthMiddleware:
             try:
                 ask()
             except Exception:
-                logger.exception("%s does not take what is written", name)
+                logger.exception("%s does not accept writes", name)
                 failed.append(name)
         if failed:
             text = f"no answer from: {', '.join(failed)}\n"

@@ -12,9 +12,9 @@ django_application = get_wsgi_application()
 
 
 def application(environ, start_response):
-    """Answer a request by Django, unless its body is in a "charset" that decodes no text.
+    """Let Django answer a request, unless its body's "charset" is not one for text, such as rot13.
 
-    One like rot13 raises in Django before any middleware runs.
+    Such a request raises in Django before any middleware runs.
     """
     _, parameters = parse_header_parameters(environ.get("CONTENT_TYPE", ""))
     try:

@@ -198,7 +198,7 @@ def application(environment):
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("charset", ["rot13", "hex", "undefined", "none"])
-def test_the_server_refuses_what_is_no_charset(application, rf, charset):
+def test_the_server_refuses_an_invalid_charset(application, rf, charset):
     environ = rf.get("/?q=1").environ | {"CONTENT_TYPE": f"multipart/form-data; charset={charset}"}
     answers = []
     application(environ, lambda status, headers: answers.append(status))
