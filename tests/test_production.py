@@ -31,7 +31,7 @@ def test_containers_have_no_privileges_and_limited_resources(engine, bake, files
     variables = {"DOMAIN": "www.example.org"}
     config = yaml.safe_load(docker("compose", *arguments, "config", cwd=site, variables=variables))
     assert config["name"] == "my_site-production"
-    assert set(config["services"]) == services | {"migrate"}
+    assert set(config["services"]) == services
     for name, service in config["services"].items():
         assert service["read_only"], name
         assert service["cap_drop"] == ["ALL"], name
@@ -39,7 +39,7 @@ def test_containers_have_no_privileges_and_limited_resources(engine, bake, files
         assert int(service["mem_limit"]) <= 512 * 2**20, name
         assert service["pids_limit"] <= 200, name
         assert service["logging"]["driver"] == "local", name
-        assert service["restart"] == ("no" if name == "migrate" else "unless-stopped"), name
+        assert service["restart"] == "unless-stopped", name
         assert ("ports" in service) == (name == "caddy"), name
         assert set(service["networks"]) <= {"data", "proxy"} or name == "caddy", name
     networks = {name: set(service["networks"]) for name, service in config["services"].items()}

@@ -54,6 +54,12 @@ admin.site.unregister(Dashboard)
 class DashboardAdmin(QueueAdmin):
     """The RQ dashboard, for those with its permission."""
 
+    def has_add_permission(self, request):
+        return False
+
+    def get_object(self, request, object_id, from_field=None):
+        """Return None: the dashboard's model has no table, and yet pages for each row."""
+
     def get_urls(self):
         urls = super().get_urls()
         for url in urls:

@@ -7,7 +7,6 @@ from uuid import uuid4
 
 from django.conf import settings
 from django.contrib.staticfiles.storage import staticfiles_storage
-from django.core.exceptions import BadRequest
 from django.core.signals import request_finished
 from django.dispatch import receiver
 from django.http import HttpResponse
@@ -99,20 +98,6 @@ class RequestIDMiddleware:
 def forget_request_id(**kwargs):
     """Forget the request's id. The middleware cannot: Django logs a 404 after it has returned."""
     request_id.set("-")
-
-
-class CharsetMiddleware:
-    """Refuse a body in a "charset" that is not one for text, such as rot13: reading it raises."""
-
-    def __init__(self, get_response):
-        self.get_response = get_response
-
-    def __call__(self, request):
-        try:
-            b"x".decode(request.encoding or "utf-8", "replace")
-        except (LookupError, UnicodeError) as error:
-            raise BadRequest(str(error)) from error
-        return self.get_response(request)
 
 
 class BodyLimitMiddleware:

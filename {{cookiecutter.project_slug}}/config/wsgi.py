@@ -4,10 +4,26 @@ import os
 import sys
 
 from django.core.wsgi import get_wsgi_application
+from django.utils.http import parse_header_parameters
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 
-application = get_wsgi_application()
+django_application = get_wsgi_application()
+
+
+def application(environ, start_response):
+    """Answer a request by Django, unless its body is in a "charset" that decodes no text.
+
+    One like rot13 raises in Django before any middleware runs.
+    """
+    _, parameters = parse_header_parameters(environ.get("CONTENT_TYPE", ""))
+    try:
+        b"x".decode(parameters.get("charset", "utf-8"), "replace")
+    except (LookupError, ValueError):
+        start_response("400 Bad Request", [("Content-Type", "text/plain")])
+        return [b"unknown charset\n"]
+    return django_application(environ, start_response)
+
 
 # Management commands run the system checks; gunicorn does not.
 from config.checks import check_environment  # noqa: E402  (needs the settings)

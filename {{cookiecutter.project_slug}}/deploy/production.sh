@@ -223,6 +223,7 @@ release() {
     local current
     current=$(sed -n 's,^redis://:\(.*\)@.*,\1,p' "secrets/releases/$live/redis_url" 2>/dev/null || true)
     current=${current:-$(password redis)}
+    candidate=$1
     docker tag "$2" "$name:$1"
     export RELEASE=$1
     # In the container, even root can read only what everybody can read.
@@ -269,6 +270,7 @@ deploy() {
     local commit new
     commit=$(git rev-parse --short HEAD 2>/dev/null || true)
     new=$(now)${commit:+-$commit}
+    candidate=$new
     docker build --tag "$name:$new" .
     copy_secrets "$new"
     # The image and the secrets are the same, so nothing needs to be replaced.
@@ -283,10 +285,10 @@ deploy() {
 
 # Go back to a version, or to the newest one whose image is not live.
 rollback() {
-    local version=${1:-} candidate new
+    local version=${1:-} other new
     if [ -z "$version" ]; then
-        for candidate in $(releases); do
-            [ "$(image_id "$candidate")" = "$(image_id live)" ] || version=${version:-$candidate}
+        for other in $(releases); do
+            [ "$(image_id "$other")" = "$(image_id live)" ] || version=${version:-$other}
         done
     fi
     image_id "${version:-none}" >/dev/null || fail "No such version. There are: $(releases | xargs)"
@@ -431,7 +433,8 @@ watch() {
 
 # --------------------------------------------------------------------------------------------------
 
-replacing='' # these three say what to undo if a step fails
+replacing='' # these four say what to undo if a step fails
+candidate=''
 loaded=''
 closed=''
 
@@ -443,6 +446,11 @@ clean_up() {
     if [ -n "$replacing" ] && [ -n "$live" ]; then
         say "Putting $live back ..."
         RELEASE=$live replace
+    fi
+    # What did not go live is nothing to go back to.
+    if [ -n "$candidate" ] && [ "$candidate" != "$live" ]; then
+        docker image rm "$name:$candidate" >/dev/null 2>&1
+        rm -rf "secrets/releases/$candidate"
     fi
     if [ -n "$loaded" ]; then unload "$loaded"; fi
     if [ -n "$closed" ]; then open_again; fi

@@ -191,5 +191,22 @@ def test_the_server_refuses_to_start_without_them(environment):
         runpy.run_path(str(ROOT / "config" / "wsgi.py"))
 
 
-def test_the_server_starts_with_them(environment):
-    assert callable(runpy.run_path(str(ROOT / "config" / "wsgi.py"))["application"])
+@pytest.fixture
+def application(environment):
+    return runpy.run_path(str(ROOT / "config" / "wsgi.py"))["application"]
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("charset", ["rot13", "hex", "undefined", "none"])
+def test_the_server_refuses_what_is_no_charset(application, rf, charset):
+    environ = rf.get("/?q=1").environ | {"CONTENT_TYPE": f"multipart/form-data; charset={charset}"}
+    answers = []
+    application(environ, lambda status, headers: answers.append(status))
+    assert answers == ["400 Bad Request"]
+
+
+@pytest.mark.django_db
+def test_the_server_starts_with_them(application, rf):
+    answers = []
+    application(rf.get("/healthz").environ, lambda status, headers: answers.append(status))
+    assert answers == ["200 OK"]
