@@ -142,18 +142,24 @@ def test_without_a_database_pages_say_so_and_recover(chromium, live_site):
 @pytest.mark.slow
 def test_a_failed_job_is_retried_and_then_the_visitor_can_try_again(page, live_site, tmp_path):
     page.goto("/")
-    # Python imports this when it starts. Without random bits every attempt fails.
-    (tmp_path / "sitecustomize.py").write_text("import secrets\ndel secrets.token_hex\n")
+    # Python imports this when it starts. Without a token's random bits every attempt fails.
+    broken = (
+        "import secrets\nreal = secrets.token_hex\n"
+        "secrets.token_hex = lambda length: 1 / 0 if length == 32 else real(length)\n"
+    )
+    (tmp_path / "sitecustomize.py").write_text(broken)
     live_site.worker.stop()
-    with live_site.process("worker", PYTHONPATH=str(tmp_path)):
-        button(page, "Generate in background").click()
-        expect(page.get_by_text("Retrying")).to_be_visible()
-        check_accessibility(page)
-        failed = page.get_by_text("This token could not be made.")
-        expect(failed).to_be_visible(timeout=120_000)
-        expect(page.get_by_role("status")).to_contain_text("A token could not be made.")
-        check_accessibility(page)
-    live_site.worker.start()
+    try:
+        with live_site.process("worker", PYTHONPATH=str(tmp_path)):
+            button(page, "Generate in background").click()
+            expect(page.get_by_text("Retrying")).to_be_visible()
+            check_accessibility(page)
+            failed = page.get_by_text("This token could not be made.")
+            expect(failed).to_be_visible(timeout=120_000)
+            expect(page.get_by_role("status")).to_contain_text("A token could not be made.")
+            check_accessibility(page)
+    finally:
+        live_site.worker.start()
     button(page, "Try again: failed token", exact=False).click()
     expect(tokens(page)).to_have_count(1)
     expect(failed).to_have_count(0)
