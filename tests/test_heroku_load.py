@@ -102,7 +102,8 @@ def test_sigterm_to_every_process_loses_no_request_and_no_job(app, tls_postgres)
             connection.putheader("Content-Length", str(len(body)))
             connection.endheaders(body[:10])
             posting.append((connection, body[10:]))
-        wait_for(lambda: any("Running" in visitor.page() for visitor in visitors))
+        running = "SELECT FROM jobs_job WHERE status = 'RUNNING'"
+        wait_for(lambda: execute(tls_postgres.url("app"), running))
 
         start = time.monotonic()
         for dyno in dynos.values():

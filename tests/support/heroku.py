@@ -298,6 +298,6 @@ def accounts(app):
             DJANGO_SUPERUSER_PASSWORD=f"{name} has a passphrase",
         )
     app.manage(
-        'shell -c "from django.contrib.auth.models import User;'
+        'shell -c "from users.models import User;'
         "User.objects.filter(username='clerk').update(is_superuser=False)\""
     )

@@ -1,12 +1,12 @@
 """What Django's documentation says about a task backend, point by point."""
 
-import asyncio
 import json
 import logging
 from datetime import timedelta
 from uuid import uuid4
 
 import pytest
+from asgiref.sync import async_to_sync
 from django.contrib.auth.models import Group
 from django.core.cache import cache
 from django.db import IntegrityError, connection, transaction
@@ -80,9 +80,9 @@ def test_async_methods_do_the_same(work):
         await result.arefresh()
         return result
 
-    pk = asyncio.run(enqueue()).id
+    pk = async_to_sync(enqueue)().id
     work()
-    assert asyncio.run(look(pk)).return_value == 3
+    assert async_to_sync(look)(pk).return_value == 3
 
 
 def test_an_async_task_runs(work):
