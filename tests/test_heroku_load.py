@@ -9,7 +9,7 @@ import redis as redis_client
 from support.heroku import App, Browser, address_of, port_of
 from support.processes import wait_for
 from support.pythons import quick_variants
-from support.servers import Redis
+from support.servers import Redis, execute
 
 pytestmark = [
     pytest.mark.alone,
