@@ -140,9 +140,9 @@ def test_python_and_html_are_valid_in_the_template_itself():
             assert "cookiecutter." not in text, path
             if path.suffix == ".py":
                 compile(text, str(path), "exec")
-        else:
+        elif path.name != "recipes.md":  # copied, and full of Django's tags
             tags += len(re.findall(r"\{\{|\{%", text))
-    assert 0 < tags <= 40
+    assert 0 < tags <= 45
 
 
 @pytest.mark.parametrize("version", DJANGO_VERSIONS)
