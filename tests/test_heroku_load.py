@@ -102,7 +102,7 @@ def test_sigterm_to_every_process_loses_no_request_and_no_job(app, tls_postgres)
             connection.putheader("Content-Length", str(len(body)))
             connection.endheaders(body[:10])
             posting.append((connection, body[10:]))
-        running = "SELECT FROM jobs_job WHERE status = 'RUNNING'"
+        running = "SELECT id FROM jobs_job WHERE status = 'RUNNING'"
         wait_for(lambda: execute(tls_postgres.url("app"), running))
 
         start = time.monotonic()

@@ -26,6 +26,10 @@ PAUSE = 5
 # Seconds between two progress reports of a job. Pages do not ask more often.
 REPORT_EVERY = 0.2
 
+# Seconds that RQ remembers a job that has ended. With 0 it would delete it at once, for which it
+# takes one more connection than it has.
+RESULT_TTL = 10
+
 # Seconds for which RQ remembers a dead work-horse. The clock looks every few seconds.
 FAILURE_TTL = 60 * 60
 
@@ -103,7 +107,7 @@ def attempt_of(job):
         job_id=job.rq_id(attempt),
         timeout=job.timeout,
         description=str(job),
-        result_ttl=0,
+        result_ttl=RESULT_TTL,
         failure_ttl=FAILURE_TTL,
     )
 
