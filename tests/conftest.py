@@ -25,7 +25,10 @@ def _home(tmp_path_factory):
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setenv("HOME", str(home))
         # Processes must see only the environment that the tests give them.
-        for name in ("CI", "DATABASE_URL", "DEBUG", "PORT", "REDIS_URL", "SECRET_KEY"):
+        for name in (
+            *("CI", "DATABASE_URL", "DEBUG", "PORT", "REDIS_URL", "SECRET_KEY"),
+            *("MAKEFLAGS", "MAKELEVEL", "MFLAGS"),  # of the make that runs the tests
+        ):
             monkeypatch.delenv(name, raising=False)
         yield
 

@@ -230,6 +230,9 @@ def test_two_projects_run_side_by_side(project, bake):
 def image(project):
     """The production image of the site."""
     name = f"{project.name}-production"
+    for path in ("secrets/key", "backups/latest", "config/.env", "dump.sql"):  # not for the image
+        (project.site / path).parent.mkdir(exist_ok=True)
+        (project.site / path).write_text("secret")
     docker("build", "--tag", name, ".", cwd=project.site)
     yield name
     docker("image", "rm", "--force", name)
@@ -307,9 +310,10 @@ def test_the_image_has_what_production_needs_and_nothing_else(project, image):
     assert re.findall(r"^/.*", in_image(image, "sh", "-c", f"{found}; true"), re.M) == []
     site = in_image(image, "ls", "-A", "/app").split()
     assert site == [
-        "__pycache__", "config", "gunicorn.conf.py", "manage.py", "requirements-dev.txt",
-        "requirements.txt", "staticfiles", "tokens",
+        "__pycache__", "config", "gunicorn.conf.py", "jobs", "manage.py", "requirements-dev.txt",
+        "requirements.txt", "staticfiles", "tokens", "users",
     ]  # fmt: skip
+    assert in_image(image, "find", "/app", "-name", ".*", "-o", "-path", "*/tests/*") == ""
 
 
 def test_the_bytecode_is_compiled(image):

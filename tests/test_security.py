@@ -144,8 +144,8 @@ def test_the_dashboard_is_for_staff_with_the_permission(browser, accounts):
 
 
 def test_guessing_passwords_is_stopped_after_a_few_attempts(browser, accounts):
-    # An address that no other run of this test has used.
-    guesser = Browser(browser.port, f"2001:db8::{secrets.token_hex(2)}")
+    # In a network that no other run of this test has used.
+    guesser = Browser(browser.port, f"2001:db8:{secrets.token_hex(2)}::1")
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         texts = pool.map(
             lambda i: log_in(Browser(browser.port, guesser.client), "root", f"wrong {i}").text,
