@@ -73,9 +73,10 @@ class Production(Project):
 
     def down(self):
         self.compose("down", "--volumes", "--remove-orphans")
-        images = docker("image", "ls", "--quiet", self.name).split()
+        # By name: another site's image may have the same id.
+        images = docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}", self.name).split()
         if images:
-            docker("image", "rm", "--force", *sorted(set(images)), check=False)
+            docker("image", "rm", "--force", *images, check=False)
 
     @property
     def live(self):
