@@ -10,7 +10,7 @@ from support.docker import ENVIRONMENT
 from support.processes import wait_for
 from support.production import SERVICES, Production, load
 
-pytestmark = [pytest.mark.xdist_group("docker"), pytest.mark.slow]
+pytestmark = [pytest.mark.xdist_group("network"), pytest.mark.slow]
 
 # Statements that make a copy of the site's database unacceptable.
 FOREIGN = {

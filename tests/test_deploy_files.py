@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from support.docker import ENVIRONMENT, docker
 
-pytestmark = pytest.mark.xdist_group("docker")
+pytestmark = pytest.mark.xdist_group("network")
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from support.docker import ENVIRONMENT, inspect
 from support.processes import wait_for
 from support.production import SITE, load
 
-pytestmark = [pytest.mark.xdist_group("docker"), pytest.mark.slow]
+pytestmark = [pytest.mark.xdist_group("network"), pytest.mark.slow]
 
 FAILING_MIGRATION = """
 from django.db import migrations

@@ -13,7 +13,7 @@ from support.http import Visitor
 from support.processes import wait_for
 from support.production import SITE
 
-pytestmark = pytest.mark.xdist_group("docker")
+pytestmark = pytest.mark.xdist_group("network")
 
 HOST = "Host: localhost\r\n"
 POST = f"POST /generate/ HTTP/1.1\r\n{HOST}Content-Type: application/x-www-form-urlencoded\r\n"
