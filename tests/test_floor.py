@@ -13,7 +13,8 @@ from support.template import TEMPLATE
 def test_every_python_file_compiles_on_this_python():
     assert sys.version_info >= version(FLOOR)
     names = git(TEMPLATE, "ls-files", "-z", "*.py").split("\0")
-    names = [name for name in names if (TEMPLATE / name).is_file()]
+    # A brace is in the name of a file that is rendered, and no Python before.
+    names = [name for name in names if (TEMPLATE / name).is_file() and "}." not in name]
     assert len(names) > 80
     for name in names:
         compile((TEMPLATE / name).read_text(encoding="utf-8"), name, "exec")
