@@ -287,7 +287,8 @@ deploy() {
 rollback() {
     local version=${1:-} other new
     if [ -z "$version" ]; then
-        for other in $(releases); do
+        # A release that only introduced a key has the image of the version before it.
+        for other in $(releases | grep --invert-match -e '-key$'); do
             [ "$(image_id "$other")" = "$(image_id live)" ] || version=${version:-$other}
         done
     fi
