@@ -173,7 +173,8 @@ def check_refused(message, given, folder, before):
     for question, line in zip(named, lines, strict=True):
         # Without an answer, the slug comes from the name.
         assert question in given or (question == "project_slug" and "project_name" in given)
-        assert re.fullmatch(r"[a-z_]+ (is|has|contains|cannot|starts) .*: (write|do not|remove) .+\.", line), line
+        verbs, advice = "is|has|contains|cannot|starts", "write|do not|remove"
+        assert re.fullmatch(rf"[a-z_]+ ({verbs}) .*: ({advice}) .+\.", line), line
     assert set(folder.rglob("*")) == before
 
 
