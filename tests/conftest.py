@@ -2,7 +2,7 @@ import os
 import shutil
 
 import pytest
-from support.commands import commit, git
+from support.commands import OF_MAKE, commit, git
 from support.plan import announce, lane, skipped
 from support.pythons import newest_django, site_environment
 from support.servers import Postgres, Redis
@@ -27,7 +27,7 @@ def _home(tmp_path_factory):
         # Processes must see only the environment that the tests give them.
         for name in (
             *("CI", "DATABASE_URL", "DEBUG", "PORT", "REDIS_URL", "SECRET_KEY"),
-            *("MAKEFLAGS", "MAKELEVEL", "MFLAGS"),  # of the make that runs the tests
+            *OF_MAKE,
         ):
             monkeypatch.delenv(name, raising=False)
         yield

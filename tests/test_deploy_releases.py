@@ -148,6 +148,7 @@ def test_rollback_switches_back_and_forth(production):
 
 
 def test_a_second_deploy_waits_for_the_first(production):
+    production.deploy()  # of what the tests before this one have left
     before = production.containers()
     deploys = [
         subprocess.Popen(

@@ -12,6 +12,9 @@ from support.template import TEMPLATE
 
 BIN = Path(sys.executable).parent
 
+# Variables of the make that runs the tests: they change what another make prints.
+OF_MAKE = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")
+
 
 def cookiecutter(folder, *arguments, command=BIN / "cookiecutter", template=TEMPLATE, **options):
     """Bake into the folder on the command line; return the completed process.

@@ -14,7 +14,7 @@ from secrets import token_hex
 
 import pytest
 
-from support.commands import edit
+from support.commands import OF_MAKE, edit
 from support.http import Visitor
 from support.processes import CI, cannot_run, free_port
 
@@ -24,7 +24,7 @@ UID, GID = (os.getuid(), os.getgid()) if os.getuid() else (1234, 1235)
 # Where the real home has it: the tests have one of their own.
 DOCKER_CONFIG = os.environ.get("DOCKER_CONFIG") or os.path.expanduser("~/.docker")
 ENVIRONMENT = os.environ | {"DOCKER_CONFIG": DOCKER_CONFIG, "BUILDKIT_PROGRESS": "plain"}
-for name in ("COMPOSE_FILE", "DOMAIN", "PORT"):  # each project has its own in its .env
+for name in ("COMPOSE_FILE", "DOMAIN", "PORT", *OF_MAKE):  # each project has its own .env and make
     ENVIRONMENT.pop(name, None)
 
 PRODUCTION = {

@@ -305,7 +305,10 @@ backup() {
     case $keep in *[!0-9]* | 0) fail "KEEP says how many backups to keep: a number, at least 1." ;; esac
     mkdir -p -m 700 backups
     file=backups/$(now)
-    [ ! -e "$file" ] || fail "$file exists already."
+    while [ -e "$file" ]; do # from the same second
+        sleep 1
+        file=backups/$(now)
+    done
     umask 077
     if uses_postgres; then
         in_postgres pg_dump --format=custom site >backups/partial
