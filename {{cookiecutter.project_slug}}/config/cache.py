@@ -33,10 +33,11 @@ class RedisCache(DjangoRedisCache):
     def count(self, key, period, by=1):
         """Add to a number and return it. It is forgotten `period` seconds after the first time.
 
-        This takes one round trip; `add` and `incr` would take three.
+        This takes one round trip; `add` and `incr` would take three. If only `incr` arrives, the
+        next call sets the time.
         """
         key = self.make_and_validate_key(key)
-        with self._master_client.pipeline() as pipeline:
+        with self._master_client.pipeline(transaction=False) as pipeline:
             pipeline.incr(key, by)
             pipeline.expire(key, period, nx=True)
             return pipeline.execute()[0]
