@@ -123,7 +123,7 @@ def test_answers_appear_verbatim_where_they_are_used(bake):
     assert answers["author_name"] in (site / "LICENSE").read_text()
     assert (site / "README.md").read_text().startswith(f"# {NAME}\n")
     namespace = {}
-    for line in (site / "config/project.py").read_text().splitlines():
+    for line in (site / "config/compat.py").read_text().splitlines():
         if line.startswith("SITE_"):
             exec(line, namespace)
     assert namespace["SITE_NAME"] == NAME

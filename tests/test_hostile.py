@@ -160,7 +160,7 @@ def small_template(tmp_path_factory, bake_session, in_process):
     shutil.copy(SOURCE / ".env.example", template / SOURCE.name)
     assert kept == {
         *(".env.example", "LICENSE", "README.md", "app.json", "deploy/compose.yaml"),
-        *("config/project.py", "pyproject.toml"),
+        *("config/compat.py", "pyproject.toml"),
     }
     return template
 
@@ -199,7 +199,7 @@ def check_baked(site, given):
         for line in licence
         if re.fullmatch(rf" *Copyright .*\d{{4}},? {re.escape(author)}", line)
     ]
-    module = ast.parse((site / "config/project.py").read_text(encoding="utf-8"))
+    module = ast.parse((site / "config/compat.py").read_text(encoding="utf-8"))
     (value,) = (
         statement.value
         for statement in module.body

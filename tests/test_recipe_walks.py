@@ -75,7 +75,7 @@ def bucket(tmp_path_factory):
 BROKEN = """
 from django.urls import include, path
 
-from jobs.compat import task
+from config.compat import task
 
 
 @task(retries=())

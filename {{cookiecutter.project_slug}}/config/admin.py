@@ -11,8 +11,7 @@ from django_rq.admin import QueueAdmin
 from django_rq.models import Dashboard
 from rq.exceptions import NoSuchJobError
 
-from config.compat import csp_override
-from config.project import SITE_NAME
+from config.compat import SITE_NAME, csp_override
 
 admin.site.site_title = admin.site.site_header = SITE_NAME
 

@@ -270,6 +270,7 @@ SECURE_CSP = {
     "base-uri": ["'none'"],
     "frame-ancestors": ["'none'"],
 }
+CONTENT_SECURITY_POLICY = {"DIRECTIVES": SECURE_CSP}  # for django-csp, before Django 6
 
 # gunicorn decides whether a request came over HTTPS: it trusts X-Forwarded-Proto only from
 # FORWARDED_ALLOW_IPS. SECURE_PROXY_SSL_HEADER would trust it from everybody.

@@ -2,7 +2,7 @@ from django.contrib import admin, messages
 from django.utils.timesince import timesince
 
 from config.admin import BoundedPaginator
-from jobs.compat import TaskResultStatus
+from config.compat import TaskResultStatus
 from jobs.models import Job
 from jobs.worker import finish
 

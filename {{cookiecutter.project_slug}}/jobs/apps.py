@@ -4,7 +4,7 @@ import sys
 from django.apps import AppConfig
 from django.conf import settings
 
-from jobs.compat import signals
+from config.compat import signals
 
 
 class JobsConfig(AppConfig):

@@ -12,7 +12,7 @@ from django.core import checks
 from django.core.exceptions import ValidationError
 from django.db import router, transaction
 
-from jobs.compat import (
+from config.compat import (
     BaseTaskBackend,
     InvalidTask,
     Task,

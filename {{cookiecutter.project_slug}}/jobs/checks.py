@@ -6,8 +6,8 @@ from django.core.checks import Error, register
 from django.utils import timezone
 from django.utils.module_loading import import_string
 
+from config.compat import Task
 from jobs.backend import Backend
-from jobs.compat import Task
 from jobs.schedule import next_time
 
 

@@ -17,9 +17,9 @@ from django_rq import get_queue
 from redis.exceptions import RedisError
 from rq.registry import clean_registries
 
+from config.compat import TaskResultStatus
 from config.servers import check_database
 from jobs import queue, schedule
-from jobs.compat import TaskResultStatus
 from jobs.exceptions import WorkerDied
 from jobs.models import Job
 from jobs.worker import finish

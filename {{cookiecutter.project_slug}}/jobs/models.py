@@ -9,7 +9,7 @@ from django.db.models import Q
 from django.db.models.functions import Now
 from django.utils.module_loading import import_string
 
-from jobs.compat import Task, TaskResultStatus
+from config.compat import Task, TaskResultStatus
 from jobs.exceptions import Cancelled
 
 # An attempt that has not ended this many seconds after its timeout counts as dead.

@@ -3,7 +3,7 @@
 from django.core import mail
 from django.core.management import call_command
 
-from jobs.compat import task
+from config.compat import task
 
 
 @task

@@ -11,7 +11,7 @@ from django.db import connections
 from rq.exceptions import ShutDownImminentException
 from rq.worker import HerokuWorker
 
-from jobs.compat import TaskResultStatus, normalize_json, signals
+from config.compat import TaskResultStatus, normalize_json, signals
 from jobs.exceptions import Superseded
 from jobs.models import Job
 

@@ -7,7 +7,7 @@ from django.db.models import Exists, OuterRef
 from django.dispatch import receiver
 from django.utils import timezone
 
-from jobs.compat import TaskResultStatus, signals, task
+from config.compat import TaskResultStatus, signals, task
 from jobs.models import Job
 from tokens import conf
 from tokens.models import Token, new_value

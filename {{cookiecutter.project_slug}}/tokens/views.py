@@ -7,9 +7,9 @@ from django.views.decorators.cache import cache_control
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 from django_htmx.http import HttpResponseClientRefresh
 
+from config.compat import TaskResultStatus
 from config.throttle import throttled
 from config.views import unavailable
-from jobs.compat import TaskResultStatus
 from jobs.exceptions import QueueFull
 from jobs.models import Job
 from jobs.queue import get_progress, redis_is_silent

@@ -3,7 +3,7 @@
 import time
 from contextlib import suppress
 
-from jobs.compat import task
+from config.compat import task
 from orders.models import Effect
 
 RETRIES = (1, 1, 1)

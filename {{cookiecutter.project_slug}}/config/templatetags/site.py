@@ -6,7 +6,7 @@ from django import template
 from django.conf import settings
 from django.template.loader import render_to_string
 
-from config import project
+from config import compat
 
 register = template.Library()
 
@@ -16,13 +16,13 @@ _render = render_to_string if settings.DEBUG else cache(render_to_string)
 @register.simple_tag
 def site_name():
     """Return the site's name."""
-    return project.SITE_NAME
+    return compat.SITE_NAME
 
 
 @register.simple_tag
 def site_description():
     """Return the site's description, one sentence."""
-    return project.SITE_DESCRIPTION
+    return compat.SITE_DESCRIPTION
 
 
 @register.simple_tag

@@ -2,7 +2,7 @@
 
 from django.contrib.auth.models import Group
 
-from jobs.compat import task
+from config.compat import task
 
 calls = []
 

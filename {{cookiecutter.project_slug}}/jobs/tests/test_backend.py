@@ -15,10 +15,7 @@ from django.utils import timezone
 from django_rq import get_queue, get_worker
 from rq.worker import SimpleWorker
 
-from jobs import clock
-from jobs import queue as carrier
-from jobs.backend import Backend
-from jobs.compat import (
+from config.compat import (
     InvalidTask,
     TaskResultDoesNotExist,
     TaskResultMismatch,
@@ -26,6 +23,9 @@ from jobs.compat import (
     signals,
     task,
 )
+from jobs import clock
+from jobs import queue as carrier
+from jobs.backend import Backend
 from jobs.exceptions import QueueFull
 from jobs.models import Job
 from jobs.tests import tasks

@@ -4,7 +4,7 @@ import pytest
 from django.contrib.auth.models import Group
 from django.db import transaction
 
-from jobs.compat import TaskResultStatus
+from config.compat import TaskResultStatus
 from jobs.models import Job
 from jobs.tests import tasks
 

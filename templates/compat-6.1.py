@@ -1,22 +1,9 @@
-"""Names of the tasks framework: Django's own."""
+# ruff: noqa: F401  (other modules import these names from here)
 
+from django.middleware.csp import ContentSecurityPolicyMiddleware
 from django.tasks import signals, task
 from django.tasks.backends.base import BaseTaskBackend
 from django.tasks.base import Task, TaskContext, TaskError, TaskResult, TaskResultStatus
 from django.tasks.exceptions import InvalidTask, TaskResultDoesNotExist, TaskResultMismatch
 from django.utils.json import normalize_json
-
-__all__ = [
-    "BaseTaskBackend",
-    "InvalidTask",
-    "Task",
-    "TaskContext",
-    "TaskError",
-    "TaskResult",
-    "TaskResultDoesNotExist",
-    "TaskResultMismatch",
-    "TaskResultStatus",
-    "normalize_json",
-    "signals",
-    "task",
-]
+from django.views.decorators.csp import csp_override

@@ -1,1 +1,0 @@
-{% include "jobs-" ~ cookiecutter.django_version ~ ".py" -%}
