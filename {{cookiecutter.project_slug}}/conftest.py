@@ -1,5 +1,6 @@
 """Fixtures for the tests of every app."""
 
+import os
 import pickle
 
 import pytest
@@ -47,18 +48,14 @@ def no_redis(monkeypatch):
     monkeypatch.setattr("redis.connection.ConnectionPool.get_connection", fail)
 
 
-class Bomb:
-    """Raises when it is unpickled."""
-
-    exploded = False
-
-    def __reduce__(self):
-        return setattr, (Bomb, "exploded", True)
-
-
 @pytest.fixture
-def bomb():
+def bomb(tmp_path):
     """Yield a pickled object; the test fails if anybody unpickles it."""
-    Bomb.exploded = False
+    crater = tmp_path / "crater"
+
+    class Bomb:
+        def __reduce__(self):
+            return os.mkdir, (str(crater),)
+
     yield pickle.dumps(Bomb())
-    assert not Bomb.exploded
+    assert not crater.exists()
