@@ -34,7 +34,7 @@ def edit_site(site):
     edit(site / "LICENSE", (f"Copyright {YEAR} ", "Copyright 2001 "))  # as if baked in that year
     (site / "mine").mkdir()
     (site / "mine/__init__.py").touch()
-    (site / ".pre-commit-config.yaml").unlink()
+    (site / ".editorconfig").unlink()
     return commit(site, "Make it mine")
 
 

@@ -207,9 +207,10 @@ SCHEDULE = {
 # In development without REDIS_URL, `runserver` has Redis and a worker in its own process.
 EMBEDDED = DEBUG and not REDIS_URL
 if EMBEDDED:
-    from config.embedded import CACHE_OPTIONS
+    from fakeredis import FakeRedisConnection, FakeServer  # production has no fakeredis
 
-    CACHES["default"]["OPTIONS"] |= CACHE_OPTIONS
+    # One server for all threads: each thread has its own connection pool.
+    CACHES["default"]["OPTIONS"].update(connection_class=FakeRedisConnection, server=FakeServer())
 
 # --- Mail ------------------------------------------------------------------------------------
 
@@ -249,7 +250,7 @@ if not SECRET_KEY:
 CSRF_FAILURE_VIEW = "config.views.csrf_failure"
 
 AUTH_USER_MODEL = "users.User"
-AUTHENTICATION_BACKENDS = ["config.backends.ThrottledBackend"]
+AUTHENTICATION_BACKENDS = ["config.throttle.ThrottledBackend"]
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}
     for name in (

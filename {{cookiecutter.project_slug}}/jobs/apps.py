@@ -11,7 +11,7 @@ class JobsConfig(AppConfig):
     name = "jobs"
 
     def ready(self):
-        from jobs import checks  # noqa: F401  (registers them)
+        from jobs import schedule  # noqa: F401  (registers its check)
 
         # These log two lines for each attempt. jobs/worker.py logs one, which says more.
         signals.task_started.disconnect(signals.log_task_started)

@@ -24,8 +24,17 @@ from config.compat import (
     normalize_json,
     signals,
 )
-from jobs.exceptions import QueueFull, Superseded
 from jobs.queue import carry_after_commit, count_unfinished, report_progress
+
+
+class QueueFull(Exception):
+    """The queue has as many unfinished jobs as allowed. A page that raises this answers 503."""
+
+    retry_after = 10  # seconds
+
+
+class Superseded(Exception):
+    """The attempt was given up before it ended, so its writes are rolled back."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,7 +20,6 @@ from rq.registry import clean_registries
 from config.compat import TaskResultStatus
 from config.servers import check_database
 from jobs import queue, schedule
-from jobs.exceptions import WorkerDied
 from jobs.models import Job
 from jobs.worker import finish
 
@@ -32,6 +31,10 @@ BATCH = 1000  # rows
 
 # The process that committed a job this young is about to send it to Redis.
 YOUNG = timedelta(seconds=2)
+
+
+class WorkerDied(Exception):
+    """The attempt's worker died, or the attempt took too long."""
 
 
 def tick():

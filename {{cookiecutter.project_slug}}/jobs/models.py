@@ -10,7 +10,6 @@ from django.db.models.functions import Now
 from django.utils.module_loading import import_string
 
 from config.compat import Task, TaskResultStatus
-from jobs.exceptions import Cancelled
 
 # An attempt that has not ended this many seconds after its timeout counts as dead.
 GRACE = 5
@@ -22,6 +21,10 @@ IMPORT_WITHIN = timedelta(days=1)
 
 ERRORS_KEPT = 10
 TRACEBACK_LENGTH = 10_000  # characters, from the end
+
+
+class Cancelled(Exception):
+    """Somebody cancelled the job."""
 
 
 class JobQuerySet(models.QuerySet):

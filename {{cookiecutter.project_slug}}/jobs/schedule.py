@@ -6,14 +6,17 @@ A crontab has five fields and is read in TIME_ZONE.
 import logging
 from datetime import UTC, datetime, timedelta
 
-from croniter import croniter
+from croniter import CroniterError, croniter
 from django.conf import settings
+from django.core.checks import Error, register
 from django.db import transaction
 from django.db.models import Q
 from django.db.models.functions import Now
 from django.utils import timezone
 from django.utils.module_loading import import_string
 
+from config.compat import Task
+from jobs.backend import Backend
 from jobs.models import Schedule
 
 logger = logging.getLogger(__name__)
@@ -83,3 +86,24 @@ def moments(wall, zone, hours):
     while second.astimezone(zone).replace(tzinfo=None) < wall:
         second += timedelta(minutes=1)
     return {second}
+
+
+@register
+def check_schedule(**kwargs):
+    """Return an error for each entry whose task is missing or whose crontab never comes."""
+    errors = []
+    for path, crontab in settings.SCHEDULE.items():
+        try:
+            task = import_string(path)
+        except ImportError as error:
+            errors.append(Error(f"SCHEDULE: there is no {path}: {error}", id="jobs.E002"))
+            continue
+        if not isinstance(task, Task) or not isinstance(task.get_backend(), Backend):
+            errors.append(Error(f"SCHEDULE: {path} is not a task of jobs/.", id="jobs.E003"))
+        try:
+            if len(crontab.split()) != 5:
+                raise ValueError("it needs five fields, such as 0 3 * * *")
+            next_time(crontab, timezone.now())
+        except (AttributeError, CroniterError, ValueError) as error:
+            errors.append(Error(f"SCHEDULE: {crontab!r} for {path}: {error}", id="jobs.E004"))
+    return errors

@@ -12,7 +12,7 @@ from rq.exceptions import ShutDownImminentException
 from rq.worker import HerokuWorker
 
 from config.compat import TaskResultStatus, normalize_json, signals
-from jobs.exceptions import Superseded
+from jobs.backend import Superseded
 from jobs.models import Job
 
 logger = logging.getLogger(__name__)

@@ -17,9 +17,9 @@ from config.settings import CACHES, REDIS_URL, STORAGES
 if REDIS_URL:
     CACHES["default"]["LOCATION"] = urlsplit(REDIS_URL)._replace(path="/15").geturl()
 else:
-    from config.embedded import CACHE_OPTIONS
+    from fakeredis import FakeRedisConnection, FakeServer
 
-    CACHES["default"]["OPTIONS"] |= CACHE_OPTIONS
+    CACHES["default"]["OPTIONS"].update(connection_class=FakeRedisConnection, server=FakeServer())
 
 # No manifest, because Heroku CI collects no static files. tests/test_production.py does.
 PRODUCTION_STORAGES = STORAGES.copy()

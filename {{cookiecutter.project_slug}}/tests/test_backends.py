@@ -10,7 +10,7 @@ from django.core.exceptions import ValidationError
 from django.urls import path, reverse
 from redis.exceptions import RedisError
 
-from config import backends, urls
+from config import throttle, urls
 
 pytestmark = [
     pytest.mark.django_db,
@@ -65,7 +65,7 @@ def test_other_addresses_and_names_are_not_affected(attempt):
 
 
 def test_an_address_has_a_limit_for_all_names_together(attempt, monkeypatch):
-    monkeypatch.setattr(backends.BY_ADDRESS, "limit", 7)
+    monkeypatch.setattr(throttle.BY_ADDRESS, "limit", 7)
     outcomes = [attempt("wrong", username=f"name{number}") for number in range(8)]
     assert outcomes == ["wrong"] * 7 + ["refused"]
     assert attempt("password") == "refused"
@@ -80,7 +80,7 @@ def test_the_right_password_resets_the_count_of_the_name(attempt):
 
 
 def test_the_right_password_does_not_count_against_the_address(attempt, monkeypatch):
-    monkeypatch.setattr(backends.BY_ADDRESS, "limit", 2)
+    monkeypatch.setattr(throttle.BY_ADDRESS, "limit", 2)
     assert [attempt("password") for _ in range(5)] == ["in"] * 5
     assert [attempt("wrong") for _ in range(3)] == ["wrong", "wrong", "refused"]
 

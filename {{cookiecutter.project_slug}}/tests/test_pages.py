@@ -6,7 +6,7 @@ from django.test import Client
 from django.urls import path, reverse
 
 from config import urls, views
-from jobs.exceptions import QueueFull
+from jobs.backend import QueueFull
 
 pytestmark = [pytest.mark.django_db, pytest.mark.urls(__name__)]
 

@@ -10,7 +10,7 @@ from django_htmx.http import HttpResponseClientRefresh
 from config.compat import TaskResultStatus
 from config.throttle import throttled
 from config.views import unavailable
-from jobs.exceptions import QueueFull
+from jobs.backend import QueueFull
 from jobs.models import Job
 from jobs.queue import get_progress, redis_is_silent
 from tokens import conf

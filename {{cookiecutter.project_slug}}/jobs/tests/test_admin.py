@@ -64,7 +64,7 @@ def test_an_unfinished_job_is_cancelled(admin_client, job):
     assert "1 cancelled." in act(admin_client, "cancel", job).text
     job = Job.objects.get()
     assert job.status == "FAILED"
-    assert job.errors[0]["exception_class_path"] == "jobs.exceptions.Cancelled"
+    assert job.errors[0]["exception_class_path"] == "jobs.models.Cancelled"
 
 
 def test_a_cancelled_attempt_commits_nothing(admin_client, job):

@@ -25,8 +25,7 @@ from config.compat import (
 )
 from jobs import clock
 from jobs import queue as carrier
-from jobs.backend import Backend
-from jobs.exceptions import QueueFull
+from jobs.backend import Backend, QueueFull
 from jobs.models import Job
 from jobs.tests import tasks
 

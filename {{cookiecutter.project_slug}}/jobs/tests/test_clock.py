@@ -92,7 +92,7 @@ def test_an_attempt_that_ran_out_of_time_fails(running, caplog):
     clock.tick()
     job = Job.objects.get()
     assert (job.status, job.attempts, job.failures) == ("READY", 1, 1)
-    assert job.errors[0]["exception_class_path"] == "jobs.exceptions.WorkerDied"
+    assert job.errors[0]["exception_class_path"] == "jobs.clock.WorkerDied"
     assert 'outcome="worker died"' in caplog.text
 
 

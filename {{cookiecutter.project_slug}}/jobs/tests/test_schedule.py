@@ -6,9 +6,8 @@ from django.utils import timezone
 
 from config.settings import SCHEDULE
 from jobs import schedule
-from jobs.checks import check_schedule
 from jobs.models import Job, Schedule
-from jobs.schedule import next_time
+from jobs.schedule import check_schedule, next_time
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

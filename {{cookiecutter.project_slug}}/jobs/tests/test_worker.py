@@ -14,7 +14,7 @@ from rq.timeouts import JobTimeoutException
 
 from jobs import queue as carrier
 from jobs import worker
-from jobs.exceptions import Superseded
+from jobs.backend import Superseded
 from jobs.models import Job
 from jobs.tests import tasks
 
