@@ -78,3 +78,18 @@ def test_redis_is_tried_again_on_a_new_connection(monkeypatch):
     cache.set("key", "value")
     assert len(connections) == 1
     assert cache.get("key") == "value"
+
+
+def test_a_pickled_value_in_redis_is_not_loaded(bomb):
+    cache.get_master_client().set(cache.make_key("bomb"), bomb)
+    with pytest.raises(ValueError):
+        cache.get("bomb")
+
+
+@pytest.mark.django_db(transaction=True)  # django-rq enqueues after the commit
+def test_clearing_the_cache_leaves_the_queue_alone(queue):
+    cache.set("key", "value")
+    job = queue.enqueue("operator.add", 1, 2)
+    cache.clear()
+    assert cache.get("key") is None
+    assert queue.job_ids == [job.id]

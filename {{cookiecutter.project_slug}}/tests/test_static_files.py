@@ -5,6 +5,7 @@ from django.core.management import call_command
 from django.http import HttpResponse
 
 from config.middleware import StaticFilesMiddleware
+from config.storage import StaticFilesStorage
 
 pytestmark = pytest.mark.django_db  # Django looks at the connection when a request ends
 
@@ -56,3 +57,11 @@ def test_another_versions_file_is_answered_with_this_ones_and_not_cached(get, na
 )
 def test_an_unknown_file_is_not_found(get, path):
     assert get(path).status_code == 404
+
+
+def test_a_static_url_has_a_hash_and_is_made_once():
+    storage = StaticFilesStorage(base_url="/static/")
+    storage.hashed_files = {"site.css": "site.0123.css"}
+    assert storage.url("site.css") == "/static/site.0123.css"
+    storage.hashed_files = {}
+    assert storage.url("site.css") == "/static/site.0123.css"

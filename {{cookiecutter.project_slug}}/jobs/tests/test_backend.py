@@ -330,3 +330,35 @@ def test_progress_is_found_by_the_jobs_id():
     job.report_after = 0
     carrier.report_progress(job, 35)
     assert carrier.get_progress([job.pk, uuid4()]) == {job.pk: 35}
+
+
+# --- The backend for the owner's tests ------------------------------------------------------------
+
+
+@pytest.fixture
+def immediate(settings):
+    settings.TASKS = {"default": {"BACKEND": "jobs.testing.ImmediateBackend"}}
+
+
+@pytest.mark.usefixtures("immediate")
+def test_a_task_runs_at_once_where_it_is_enqueued():
+    result = tasks.add.enqueue(1, second=2)
+    assert result.status == TaskResultStatus.SUCCESSFUL
+    assert result.return_value == 3
+
+
+@pytest.mark.usefixtures("immediate")
+def test_a_task_that_raises_fails_without_a_retry():
+    result = tasks.fail.enqueue()
+    assert result.status == TaskResultStatus.FAILED
+    assert result.errors[0].exception_class is ValueError
+    assert Job.objects.get().attempts == 1
+
+
+@pytest.mark.usefixtures("immediate")
+def test_the_context_works_as_in_a_worker():
+    tasks.hooks["hook"] = lambda context: context.progress(100 * context.attempt)
+    with transaction.atomic():
+        assert tasks.write.enqueue("name").return_value == "name"
+        assert tasks.call_back.enqueue("hook").status == TaskResultStatus.SUCCESSFUL
+    assert Group.objects.count() == 1

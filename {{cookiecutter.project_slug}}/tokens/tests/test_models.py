@@ -1,11 +1,13 @@
+import runpy
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from uuid import UUID
 
+import pytest
 from django.core.checks.security.base import _check_secret_key as secret_key_is_strong
 
-from tokens import conf, models
+from tokens import conf, models, visitors
 
 
 def test_a_value_can_be_a_secret_key_and_needs_no_quotes():
@@ -49,3 +51,16 @@ def test_the_time_of_a_token_is_in_utc():
 
 def test_the_page_can_show_all_tokens_that_a_visitor_may_have():
     assert conf.PENDING_LIMIT <= conf.LIMIT
+
+
+@pytest.mark.parametrize("value", ["long", "-1", "nan", "inf"])
+def test_a_bad_value_stops_the_site_with_one_line(monkeypatch, value):
+    monkeypatch.setenv("TOKEN_WORK_SECONDS", value)
+    with pytest.raises(SystemExit, match=r"^The environment is wrong: .*TOKEN_WORK_SECONDS.*$"):
+        runpy.run_path(conf.__file__)
+
+
+def test_over_https_the_cookie_has_the_host_prefix(settings):
+    assert visitors.cookie_name() == "visitor"
+    settings.SESSION_COOKIE_SECURE = True
+    assert visitors.cookie_name() == "__Host-visitor"
