@@ -7,10 +7,11 @@ from django.templatetags.static import static
 from django.urls import include, path
 
 from config.views import welcome
+from jobs.views import health
 
 urlpatterns = [
     path("", include("tokens.urls")),
-    path("jobs/", include("jobs.urls")),
+    path("jobs/health/", health, name="jobs-health"),
     path("admin/", admin.site.urls),
     # Browsers look for it here on pages that name no icon, such as the admin's.
     path("favicon.ico", lambda request: redirect(static("config/favicon.svg"))),

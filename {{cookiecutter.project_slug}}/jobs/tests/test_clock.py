@@ -239,7 +239,7 @@ def test_a_failed_tick_sends_no_heartbeat(no_redis, monkeypatch, tmp_path):
 # --- The page that shows whether the clock ticks --------------------------------------------------
 
 
-HEALTH = reverse("jobs:health")
+HEALTH = reverse("jobs-health")
 
 
 def test_health_is_good_while_the_clock_ticks_and_no_job_waits_long(client):
