@@ -44,15 +44,10 @@ def read_env_file(path):
     env.read_env(path, recurse=False)
 
 
+@env.parser_for("items")
 def items(value):
     """Split a list at its commas; drop spaces and empty items."""
     return [item.strip() for item in value.split(",") if item.strip()]
-
-
-@env.parser_for("items")
-def parse_items(value):
-    """Return the items of a list."""
-    return items(value)
 
 
 @env.parser_for("hosts")
@@ -164,13 +159,3 @@ def parse_addresses(value):
     for item in addresses:
         address(item)
     return addresses
-
-
-def between(lowest, highest):
-    """Return a validator for numbers."""
-
-    def validate(number):
-        if not lowest <= number <= highest:  # this refuses NaN too
-            raise ValidationError(f"write a number from {lowest} to {highest}")
-
-    return validate

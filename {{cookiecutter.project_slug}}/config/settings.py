@@ -7,9 +7,9 @@ from pathlib import Path
 from urllib.parse import quote
 
 import django
-from environs import EnvError
+from environs import EnvError, validate
 
-from config.environment import address, between, env, read_env_file
+from config.environment import address, env, read_env_file
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -34,7 +34,9 @@ try:
     # Redirect to HTTPS, send HSTS, use secure cookies.
     HTTPS = env.bool("HTTPS", not DEBUG)
     # How long browsers insist on HTTPS after a visit, and whether for subdomains too.
-    SECURE_HSTS_SECONDS = env.int("SECURE_HSTS_SECONDS", 31_536_000, validate=between(0, 10**9))
+    SECURE_HSTS_SECONDS = env.int(
+        "SECURE_HSTS_SECONDS", 31_536_000, validate=validate.Range(0, 10**9)
+    )
     SECURE_HSTS_INCLUDE_SUBDOMAINS = env.bool("SECURE_HSTS_INCLUDE_SUBDOMAINS", True)
     SECURE_HSTS_PRELOAD = env.bool("SECURE_HSTS_PRELOAD", False)
 
@@ -54,9 +56,9 @@ try:
     LOG_LEVEL = env.log_level("LOG_LEVEL", "INFO")
 
     # For gunicorn.conf.py. config/throttle.py also uses the proxies to find a visitor's address.
-    PORT = env.int("PORT", 8000, validate=between(1, 65535))
-    WEB_CONCURRENCY = env.int("WEB_CONCURRENCY", 2, validate=between(1, 1000))
-    DRAIN_SECONDS = env.int("DRAIN_SECONDS", 0, validate=between(0, 600))
+    PORT = env.int("PORT", 8000, validate=validate.Range(1, 65535))
+    WEB_CONCURRENCY = env.int("WEB_CONCURRENCY", 2, validate=validate.Range(1, 1000))
+    DRAIN_SECONDS = env.int("DRAIN_SECONDS", 0, validate=validate.Range(0, 600))
     # Only Heroku's router can reach a dyno, and its address is not known in advance.
     FORWARDED_ALLOW_IPS = env.networks(
         "FORWARDED_ALLOW_IPS", "*" if "DYNO" in os.environ else "127.0.0.1,::1"

@@ -16,22 +16,8 @@ class JobAdmin(admin.ModelAdmin):
     actions = ["run_again", "cancel"]
     list_display = ["task", "id", "queue_name", "status", "attempts", "age"]
     list_filter = ["status"]
-    fields = readonly_fields = [
-        "id",
-        "task",
-        "queue_name",
-        "args",
-        "kwargs",
-        "status",
-        "attempts",
-        "failures",
-        "due",
-        "enqueued_at",
-        "started_at",
-        "last_attempted_at",
-        "finished_at",
-        "worker_ids",
-        "return_value",
+    readonly_fields = [
+        *(field.name for field in Job._meta.fields if field.name != "errors"),
         "tracebacks",
     ]
     ordering = ["-enqueued_at"]

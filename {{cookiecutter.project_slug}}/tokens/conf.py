@@ -3,9 +3,8 @@
 import sys
 from datetime import timedelta
 
-from environs import EnvError
+from environs import EnvError, validate
 
-from config.environment import between
 from config.settings import env
 
 # Tokens of one visitor. The page shows all of them, so this limits what it costs too.
@@ -17,6 +16,6 @@ try:
     # How often a minute one address may press each button that makes a token.
     RATE = env.int("TOKEN_RATE", 60)
     # The simulated work of a background job.
-    WORK_SECONDS = env.float("TOKEN_WORK_SECONDS", 2.0, validate=between(0, 3600))
+    WORK_SECONDS = env.float("TOKEN_WORK_SECONDS", 2.0, validate=validate.Range(0, 3600))
 except EnvError as error:
     sys.exit(f"The environment is wrong: {error}")
