@@ -237,4 +237,6 @@ def test_a_new_app_takes_three_lines_outside_it(own, variant):
     (site / "notes/tests.py").unlink()
     (site / "notes/forgotten.py").write_text("def forgotten():\n    return 1\n")
     with pytest.raises(AssertionError, match=r"notes/forgotten\.py"):
-        run(site_bin / "pytest", "--cov", "--cov-fail-under=100", "tests/test_servers.py", site=site)
+        run(
+            site_bin / "pytest", "--cov", "--cov-fail-under=100", "tests/test_servers.py", site=site
+        )
