@@ -60,6 +60,22 @@ class Containers(Stack):
     def wishes(self):
         return [self.place_token]
 
+    def __enter__(self):
+        try:
+            self.start()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def wait_for_servers(self, name):
+        """Wait for the Postgres named NAME-db, and keep its address and that of NAME-redis."""
+        port = port_of(f"{name}-db", 5432)
+        self.database = f"postgres://postgres:postgres@localhost:{port}/postgres"
+        self.redis = SimpleNamespace(url=f"redis://localhost:{port_of(f'{name}-redis', 6379)}/0")
+        ready = ["exec", f"{name}-db", "pg_isready", "--username=postgres", "-h", "localhost"]
+        wait_for(lambda: "accepting" in docker(*ready, check=False), 60, "Postgres")
+
     def audit(self):
         execute(self.database, *WITHOUT_ORDERS, *AUDIT["postgres"])
 
@@ -93,14 +109,6 @@ class Cluster(Containers):
         path.write_text("".join(docker("logs", name) for name in self.containers))
         return path
 
-    def __enter__(self):
-        try:
-            self.start()
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
-
     def __exit__(self, *exc):
         others = [f"{self.image}-{name}" for name in ("db", "redis", "migrate")]
         docker("rm", "--force", "--volumes", *others, *self.containers, check=False)
@@ -121,12 +129,7 @@ class Cluster(Containers):
         for server in ("db", "redis"):
             for network in self.networks:
                 docker("network", "connect", "--alias", server, network, f"{self.image}-{server}")
-        url = f"postgres://postgres:postgres@localhost:{port_of(f'{self.image}-db', 5432)}"
-        self.database = f"{url}/postgres"
-        redis_port = port_of(f"{self.image}-redis", 6379)
-        self.redis = SimpleNamespace(url=f"redis://localhost:{redis_port}/0")
-        ready = ["exec", f"{self.image}-db", "pg_isready", "--username=postgres", "-h", "localhost"]
-        wait_for(lambda: "accepting" in docker(*ready, check=False), 60, "Postgres")
+        self.wait_for_servers(self.image)
         self.start_container(self.networks[0], "migrate", "python", "manage.py", "migrate")
         assert docker("wait", f"{self.image}-migrate") == "0"
         docker("rm", f"{self.image}-migrate")
@@ -146,12 +149,7 @@ class Cluster(Containers):
         name = f"{self.image}-{name}"
         docker(
             *("create", "--name", name, "--network", f"{self.image}-front"),
-            *(
-                "--init",
-                "--no-healthcheck",
-                "--restart=on-failure",
-                "--publish=127.0.0.1::8000",
-            ),
+            *("--init", "--no-healthcheck", "--restart=on-failure", "--publish=127.0.0.1::8000"),
             *(*variables, self.image, *command),
         )
         docker("network", "connect", network, name)
@@ -289,14 +287,6 @@ class Swarm(Containers):
         docker("run", "--detach", "--name", f"{self.name}-{name}", "--network", self.name,
                "--network-alias", name, *arguments)  # fmt: skip
 
-    def __enter__(self):
-        try:
-            self.start()
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
-
     def __exit__(self, *exc):
         docker("stack", "rm", "--detach=false", self.name, check=False)
         names = [f"{self.name}-{name}" for name in ("db", "redis", "balancer")]
@@ -320,15 +310,10 @@ class Swarm(Containers):
         (self.folder / "Caddyfile").write_text(BALANCER)
         file = f"--volume={self.folder}/Caddyfile:/etc/caddy/Caddyfile:ro"
         self.container("balancer", f"{publish}8000", file, "caddy:2")
-        url = f"postgres://postgres:postgres@localhost:{port_of(f'{self.name}-db', 5432)}"
-        self.database = f"{url}/postgres"
-        redis_port = port_of(f"{self.name}-redis", 6379)
-        self.redis = SimpleNamespace(url=f"redis://localhost:{redis_port}/0")
         self.port = port_of(f"{self.name}-balancer", 8000)
         for name, value in self.secrets.items():
             docker("secret", "create", name, "-", input=value)
-        ready = ["exec", f"{self.name}-db", "pg_isready", "--username=postgres", "-h", "localhost"]
-        wait_for(lambda: "accepting" in docker(*ready, check=False), 60, "Postgres")
+        self.wait_for_servers(self.name)
         self.deploy(self.name)
         wait_for(lambda: answers(f"http://localhost:{self.port}/readyz"), 90, "the site")
         self.audit()
