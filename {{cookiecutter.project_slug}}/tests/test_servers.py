@@ -1,15 +1,145 @@
-from contextlib import nullcontext
+"""The database and Redis: backups, and servers that no longer accept writes."""
+
+import io
+import runpy
+import sqlite3
+import sys
+from contextlib import closing, nullcontext
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from django.core.cache import cache
-from django.db import InternalError, OperationalError
+from django.core.management import CommandError, call_command
+from django.db import InternalError, OperationalError, connection
+from django.db.migrations.recorder import MigrationRecorder
 from redis.connection import ConnectionPool
 from redis.exceptions import ReadOnlyError
 
-from config import servers, views
+from config import servers, sqlite, views
 
 pytestmark = pytest.mark.django_db
+
+SCRIPT = Path(sqlite.__file__)
+
+
+@pytest.fixture
+def run(monkeypatch):
+    """Return a function that runs the script with some input and returns its output."""
+
+    def run(command, *arguments, given=b""):
+        output = io.BytesIO()
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "argv", [str(SCRIPT), command, *map(str, arguments)])
+            patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(given)))
+            patch.setattr(sys, "stdout", io.TextIOWrapper(output))
+            runpy.run_path(str(SCRIPT), run_name="__main__")
+            return output.getvalue()
+
+    return run
+
+
+def execute(database, *statements):
+    with closing(sqlite3.connect(database)) as connection, connection:
+        return [connection.execute(statement).fetchall() for statement in statements][-1]
+
+
+@pytest.fixture
+def database(tmp_path):
+    """Return the file of a database in use, whose newest rows are still in its WAL."""
+    database = tmp_path / "db 100%.sqlite3"
+    execute(
+        database,
+        "PRAGMA journal_mode = WAL",
+        "CREATE TABLE django_migrations (name)",
+        "INSERT INTO django_migrations VALUES ('0001_initial')",
+        "CREATE TABLE notes (value)",
+        "INSERT INTO notes VALUES (hex(randomblob(100000)))",
+    )
+    with closing(sqlite3.connect(database)) as reader:
+        reader.execute("SELECT * FROM notes").fetchone()
+        yield database
+
+
+def test_a_backup_has_every_committed_row(database, tmp_path, run):
+    (tmp_path / "backup").write_bytes(run("backup", database))
+    notes = "SELECT * FROM notes"
+    assert execute(tmp_path / "backup", notes) == execute(database, notes)
+    run("check", given=(tmp_path / "backup").read_bytes())
+    assert {path.name for path in tmp_path.iterdir()} <= {
+        "backup", *(f"{database.name}{suffix}" for suffix in ("", "-shm", "-wal"))
+    }  # fmt: skip
+
+
+def test_a_copy_replaces_a_database_that_is_being_read(database, tmp_path, run):
+    copy = tmp_path / "copy"
+    run("copy", database, copy)
+    with closing(sqlite3.connect(copy)) as reader:
+        reader.execute("SELECT * FROM notes").fetchone()
+        execute(database, "UPDATE notes SET value = 'new'")
+        run("copy", database, copy)
+        assert reader.execute("SELECT * FROM notes").fetchall() == [("new",)]
+
+
+def test_a_missing_database_cannot_be_backed_up(tmp_path, run):
+    with pytest.raises(sqlite3.OperationalError, match="unable to open database file"):
+        run("backup", tmp_path / "db.sqlite3")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("damage", ["half", "other", "garbage", "damaged"])
+def test_an_incomplete_database_is_refused(database, run, damage):
+    backup = run("backup", database)
+    given = {
+        "half": backup[: len(backup) // 2],
+        "other": b"PGDMP" + backup[5:],
+        "garbage": b"garbage" * 1000,
+        "damaged": backup[:8192] + b"\xff" * 8192 + backup[16384:],
+    }[damage]
+    with pytest.raises(SystemExit, match=r"^This is not a complete database: "):
+        run("check", given=given)
+
+
+def test_a_constraint_may_use_djangos_functions(database, run):
+    with sqlite.connect(database) as connection, connection:
+        connection.execute("CREATE TABLE names (name CHECK (name REGEXP '^[a-z]+$'))")
+        connection.execute("INSERT INTO names VALUES ('abc')")
+    run("check", given=run("backup", database))
+
+
+# --- Backups of another site ----------------------------------------------------------------------
+
+
+@pytest.mark.django_db
+def test_a_backup_of_this_site_is_accepted():
+    call_command("acceptbackup")
+
+
+@pytest.mark.django_db
+def test_a_database_with_another_sites_migrations_is_refused():
+    MigrationRecorder(connection).record_applied("blog", "0001_initial")
+    with pytest.raises(CommandError, match=r"there is no migration blog\.0001_initial here"):
+        call_command("acceptbackup")
+
+
+@pytest.mark.django_db
+def test_a_database_without_migrations_of_this_sites_apps_is_refused():
+    recorder = MigrationRecorder(connection)
+    recorder.flush()
+    recorder.record_applied("contenttypes", "0001_initial")
+    with pytest.raises(CommandError, match="no migration of its apps"):
+        call_command("acceptbackup")
+
+
+@pytest.mark.django_db
+def test_a_database_without_a_table_is_refused():
+    with connection.cursor() as cursor:
+        cursor.execute("DROP TABLE django_session")
+    with pytest.raises(CommandError, match=r"Not a backup of this site: .*django_session"):
+        call_command("acceptbackup")
+
+
+# --- Servers that do not accept writes ------------------------------------------------------
 
 
 class Postgres:
