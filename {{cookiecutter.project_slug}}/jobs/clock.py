@@ -103,10 +103,14 @@ def carry_waiting(queue_name):
     """
     rq_queue = get_queue(queue_name)
     carried = {*rq_queue.get_job_ids(), *rq_queue.started_job_registry.get_job_ids(cleanup=False)}
+    room = queue.CARRIED - len(carried)
+    if room <= 0:
+        return
     waiting = Job.objects.due(queue_name).filter(due__lte=Now() - YOUNG)
-    waiting = waiting.only("task", "queue_name", "timeout", "attempts")[: BATCH + len(carried)]
+    # Among this many, all that Redis has room for must be: it has at most the others.
+    waiting = waiting.only("task", "queue_name", "timeout", "attempts")[: queue.CARRIED]
     lost = [job for job in waiting if job.rq_id(job.attempts + 1) not in carried]
-    queue.carry(lost[: max(0, queue.CARRIED - len(carried))])
+    queue.carry(lost[:room])
 
 
 def publish():

@@ -79,7 +79,9 @@ def test_a_job_that_is_in_redis_but_in_no_queue_is_sent_again(lost, queue):
     assert queue.job_ids == [lost.rq_id(1)]
 
 
-def test_redis_gets_the_oldest_jobs_and_only_as_many_as_it_may_hold(lost, queue, monkeypatch):
+def test_redis_gets_the_oldest_jobs_and_only_as_many_as_it_may_hold(
+    lost, queue, monkeypatch, django_assert_num_queries
+):
     monkeypatch.setattr(carrier, "CARRIED", 2)
     for age in (3, 4, 5):
         tasks.add.enqueue(age)
@@ -87,6 +89,11 @@ def test_redis_gets_the_oldest_jobs_and_only_as_many_as_it_may_hold(lost, queue,
     queue.connection.flushdb()
     clock.tick()
     carried = {Job.objects.get(args=[age]).rq_id(1) for age in (4, 5)}
+    assert set(queue.job_ids) == carried
+    with django_assert_num_queries(0):  # Redis is full
+        clock.carry_waiting("default")
+    queue.connection.lpop(queue.key)
+    clock.tick()
     assert set(queue.job_ids) == carried
 
 
