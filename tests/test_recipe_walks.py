@@ -1,6 +1,5 @@
 """A site with all recipes, used as a visitor would, with production's processes."""
 
-import base64
 import contextlib
 import html
 import itertools
@@ -23,7 +22,7 @@ from support.mail import MailServer
 from support.processes import Process, answers, find_program, free_port, wait_for
 from support.procfile import production, read_procfile
 from support.pythons import site_environment
-from support.recipes import PAGE, RECIPES, compile_messages, put_in
+from support.recipes import PAGE, PICTURE, RECIPES, compile_messages, put_in, upload
 from support.servers import execute
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("recipes")]
@@ -165,30 +164,6 @@ def sign_up(address, mail_server, email):
     assert visitor.post(form, form, **passwords).status == 302
     assert email in visitor.page("/accounts/")
     return visitor
-
-
-def upload(visitor, name, content):
-    """Upload a picture; return the next page."""
-    csrf = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', visitor.page("/pictures/"))[1]
-    boundary = "boundary"
-    fields = {
-        'name="csrfmiddlewaretoken"': csrf.encode(),
-        f'name="file"; filename="{name}"': content,
-    }
-    body = b"".join(
-        f"--{boundary}\r\nContent-Disposition: form-data; {head}\r\n\r\n".encode() + value + b"\r\n"
-        for head, value in fields.items()
-    )
-    body += f"--{boundary}--\r\n".encode()
-    kind = {"Content-Type": f"multipart/form-data; boundary={boundary}"}
-    response = visitor.request("POST", "/pictures/", body, **kind)
-    return visitor.page("/pictures/") if response.status == 302 else response.text
-
-
-# The smallest PNG: one black pixel.
-PICTURE = base64.b64decode(
-    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
-)
 
 
 def test_visitors_sign_up_by_mail_and_log_in(address, mail_server):

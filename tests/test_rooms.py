@@ -4,9 +4,11 @@ import re
 import shutil
 
 import pytest
-from support.commands import edit, git, interrupt, make, run, wait_for_start
+from support.commands import commit, edit, git, interrupt, make, run, wait_for_start
+from support.docker import Project
 from support.http import Visitor
-from support.procfile import production
+from support.procfile import production as production_environment
+from support.production import SERVICES, Production
 from support.pythons import site_environment
 
 
@@ -25,7 +27,7 @@ def check(site, site_bin):
     run(site_bin / "ruff", "format", "--no-cache", "--check", ".", site=site)
     manage = [site_bin / "python", "manage.py"]
     run(*manage, "makemigrations", "--check", site=site)
-    environment = production(
+    environment = production_environment(
         site_bin,
         HTTPS="true",
         DATABASE_URL="postgres://user@127.0.0.1:9/name",
@@ -84,6 +86,46 @@ def test_without_the_example_development_shows_a_first_page(developed, tmp_path)
         wait_for_start(address, process)
         assert "manage.py startapp" in Visitor(address).page()
         interrupt(process)
+
+
+@pytest.fixture
+def bake_without_example(bake):
+    """Like `bake`, for a site from which the example has been deleted."""
+
+    def bake_and_delete(**answers):
+        site = bake(**answers)
+        git(site, "init", "--quiet")
+        commit(site, "The site")
+        assert delete_example(site)
+        return site
+
+    return bake_and_delete
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("network")
+def test_without_the_example_docker_runs_the_site(engine, bake_without_example):
+    project = Project(bake_without_example)
+    try:
+        project.up()
+        assert "manage.py startapp" in project.visitor().page()
+        assert project.health("clock") == "healthy"
+    finally:
+        project.down()
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("network")
+def test_without_the_example_the_site_is_deployed(engine, bake_without_example):
+    production = Production(bake_without_example)
+    try:
+        production.deploy()
+        assert production.ready()
+        assert production.visitor().get("/").status == 404
+        states = production.states()
+        assert {name for name in states if states[name]["Health"] == "healthy"} == SERVICES
+    finally:
+        production.down()
 
 
 # --- Your own app ----------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """The diffs of docs/recipes.md, and applying them to a baked site."""
 
+import base64
 import re
 import subprocess
 
@@ -57,3 +58,27 @@ def compile_messages(site, site_bin):
     """Compile the translations: the result is binary, so no diff contains it."""
     if any(site.glob("*/locale")):
         run(site_bin / "python", "manage.py", "compilemessages", "--ignore=.venv", site=site)
+
+
+def upload(visitor, name, content):
+    """Upload a picture; return the next page."""
+    csrf = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', visitor.page("/pictures/"))[1]
+    boundary = "boundary"
+    fields = {
+        'name="csrfmiddlewaretoken"': csrf.encode(),
+        f'name="file"; filename="{name}"': content,
+    }
+    body = b"".join(
+        f"--{boundary}\r\nContent-Disposition: form-data; {head}\r\n\r\n".encode() + value + b"\r\n"
+        for head, value in fields.items()
+    )
+    body += f"--{boundary}--\r\n".encode()
+    kind = {"Content-Type": f"multipart/form-data; boundary={boundary}"}
+    response = visitor.request("POST", "/pictures/", body, **kind)
+    return visitor.page("/pictures/") if response.status == 302 else response.text
+
+
+# The smallest PNG: one black pixel.
+PICTURE = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
+)
