@@ -8,6 +8,7 @@ from pathlib import Path
 import rq
 from django.conf import settings
 from django.db import connections
+from redis import exceptions
 from rq.exceptions import ShutDownImminentException
 from rq.worker import HerokuWorker
 
@@ -29,6 +30,7 @@ class Worker(HerokuWorker if settings.HEROKU else rq.Worker):
     """RQ's worker, always with this site's serializer."""
 
     def __init__(self, queues, *args, **kwargs):
+        wait_for_redis(queues[0].connection)
         # An idle worker's heartbeat comes 15 s before its TTL ends, so every 30 s.
         kwargs |= {"serializer": queues[0].serializer, "worker_ttl": 45}
         super().__init__(queues, *args, **kwargs)
@@ -41,6 +43,17 @@ class Worker(HerokuWorker if settings.HEROKU else rq.Worker):
     def heartbeat(self, *args, **kwargs):
         super().heartbeat(*args, **kwargs)
         HEARTBEAT.touch()
+
+
+def wait_for_redis(connection):
+    """Wait until Redis answers. RQ's worker does so too, but not when it starts."""
+    while True:
+        try:
+            connection.ping()
+            return
+        except (exceptions.ConnectionError, exceptions.TimeoutError) as error:
+            logger.warning("The worker waits for Redis: %s", error)
+            time.sleep(1)
 
 
 def run(pk, attempt):

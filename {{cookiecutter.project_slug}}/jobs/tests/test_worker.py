@@ -19,6 +19,7 @@ from django.contrib.auth.models import Group
 from django.db import transaction
 from django.utils import timezone
 from django_rq import get_worker
+from redis import exceptions
 from rq.exceptions import ShutDownImminentException
 from rq.serializers import JSONSerializer
 from rq.timeouts import JobTimeoutException
@@ -52,6 +53,24 @@ def test_the_worker_logs_its_queues(caplog):
     caplog.set_level(logging.INFO)
     get_worker().work(burst=True)
     assert re.search(r"worker=\w+ queues=default", caplog.text)
+
+
+def test_a_worker_that_starts_waits_for_redis(monkeypatch, caplog):
+    answers = [exceptions.ConnectionError("nobody"), exceptions.TimeoutError("slow"), True]
+
+    def ping(self):
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr("redis.Redis.ping", ping)
+    monkeypatch.setattr(worker.time, "sleep", lambda seconds: None)
+    assert get_worker().work(burst=True) is False
+    assert caplog.messages[:2] == [
+        "The worker waits for Redis: nobody",
+        "The worker waits for Redis: slow",
+    ]
 
 
 def test_a_heartbeat_touches_the_file_of_the_health_check(monkeypatch, tmp_path):
