@@ -1,5 +1,6 @@
 # ruff: noqa: F401  (other modules import these names from here)
 
+import django_tasks.checks  # registers the check of TASKS
 from csp.decorators import csp as csp_override
 from csp.middleware import CSPMiddleware as ContentSecurityPolicyMiddleware
 from django_tasks import signals, task

@@ -124,6 +124,8 @@ def test_a_broken_version_replaces_nothing_and_says_why(production, changed):
 
 def test_a_deploy_that_fails_later_is_undone(production, changed):
     live = production.live
+    # As if this version were the first with this secret.
+    (production.site / "secrets/releases" / live / "email_url").unlink()
     changed("jobs/worker.py", new="raise SystemExit('no worker')")
     done = production.make("deploy", check=False)
     assert done.returncode != 0

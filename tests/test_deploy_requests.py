@@ -96,7 +96,7 @@ def test_an_endless_header_is_cut_off(production):
 
 @pytest.mark.parametrize("length", ["Content-Length: 700000000", "Transfer-Encoding: chunked"])
 def test_a_big_upload_never_reaches_web(production, length):
-    """Uploads of 700 MB once filled web's memory, and it was killed."""
+    """Otherwise uploads would fill web's memory, and it would be killed."""
     names = ("caddy", "web-a", "web-b")
     restarts = [inspect(production.container(name), "RestartCount") for name in names]
     chunk = b"x" * 2**16

@@ -35,6 +35,7 @@ RUN = {
     r"docker compose exec web .*": "test_docker.py",
     r"docker compose (up|down|ps|logs).*": "test_docker.py test_deploy_data.py",
     r"docker compose exec web-a python manage\.py createsuperuser": "support/browser.py",
+    r"docker compose exec --no-TTY web-a tar .*": "test_recipe_deploy.py",
     r"docker compose exec --no-TTY db (pg_dump|pg_restore) .*": "test_deploy_data.py",
     r"(cp|openssl rand -hex 32 >) secrets/.*": "test_deploy_releases.py",
     r"openssl rand -hex 32 \| docker secret .*": "test_scale.py",
@@ -44,7 +45,6 @@ NOT_RUN = {
     r"make test SLOW=1": "It would run itself. .ci/run runs it.",
     r"heroku .*|git push heroku main": "Needs an account. test_heroku_*.py imitate what follows.",
     r"docker push .*": "Needs a registry.",
-    r"docker compose exec --no-TTY web-a tar .*": "It is tar. test_recipe_walks.py has the volume.",
     r"docker (image ls|volume rm my_site_db)": "Docker's own, and nothing depends on the site.",
 }
 

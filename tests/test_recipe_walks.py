@@ -218,8 +218,8 @@ def test_errors_of_web_and_jobs_are_reported_and_mailed(address, mail_server, re
         assert "csrftoken" not in text
 
 
-def test_a_page_is_translated(cooked, address):
-    """Translations are collected, but not from .venv, and compiled."""
+def test_translations_are_collected_and_compiled(cooked):
+    """But not those of .venv."""
     bin_folder = site_environment(cooked, "6.1")
     (cooked / ".venv").symlink_to(bin_folder.parent)
     before = (cooked / "config/locale/de/LC_MESSAGES/django.po").read_text()

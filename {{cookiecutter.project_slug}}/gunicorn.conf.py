@@ -37,11 +37,13 @@ worker_class = "gthread"
 # Each thread keeps one connection to Postgres and one to Redis. Heroku's cheapest plans allow 20 of
 # each, and a deploy runs old and new processes at the same time: docs/heroku.md counts them.
 threads = 3
-# Threads that wait for the interpreter lock get it after 0.5 ms instead of 5 ms. Best and median
-# requests/s with 0.5 ms, and with 5 ms: the home page 360 and 272, and 328 and 292; the admin's
-# login, which only computes, 291 and 161, and 338 and 278. On a busy machine, a page that waits
-# 30 ms for Postgres: 140 and 85, and 127 and 74; beside load on the home page: 56 and 36, and 44
-# and 33. It helps requests that wait, at the cost of those that only compute.
+# Threads that wait for the interpreter lock get it after 0.5 ms instead of 5 ms. This helps those
+# that wait for Postgres, at the cost of those that only compute. Requests/s, best and median:
+#                                                       0.5 ms      5 ms
+#   the home page                                       360, 272    328, 292
+#   the admin's login, which only computes              291, 161    338, 278
+#   a page that waits 30 ms, on a busy machine          140, 85     127, 74
+#   the same, beside load on the home page              56, 36      44, 33
 sys.setswitchinterval(0.0005)
 # Load the site once and share its memory between the workers: 86 MB for two instead of 136.
 preload_app = True

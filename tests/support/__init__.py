@@ -13,11 +13,14 @@ plan        which tests may run at the same time, and what a run prints about it
 stack       `Stack`, the Procfile's processes, kept alive, and its `Visitors`; fixture `stacks`
 orders      an app whose tasks record how often they took effect
 faults      `FAULTS`, and the `Outcome` of one: what became of everything that was asked for
+mail        `MailServer`, which keeps the mail that it gets
+million     SQL that fills the table of tokens
+recipes     the diffs of docs/recipes.md: `RECIPES`, `apply`, `put_in`; `upload` a picture
 docker      `docker`; `Project`, a site in Compose; fixtures `engine`, `project`
 production  `Production`, a site behind Caddy in Docker; fixture `production`
 
-Fixtures are in conftest.py. `bake(**answers)` is pytest-cookies' `cookies`, but raises the bake's
-error; `bake_session` is its `cookies_session`. `site` is baked for each `variant` of Django.
+Other fixtures are in conftest.py. `bake(**answers)` is pytest-cookies' `cookies`, but raises the
+bake's error; `bake_session` is its `cookies_session`. `site` is baked for each `variant` of Django.
 Tests with Chromium or Docker networks are in one xdist_group, because they disturb each other.
 Tests that load the machine or measure time are marked `alone`.
 """

@@ -17,8 +17,7 @@ from support.processes import free_port, wait_for
 SITE = {"web-a", "web-b", "worker", "clock"}
 SERVICES = SITE | {"caddy", "db", "redis"}
 
-# A loopback address, short jobs, and a health check for Caddy without wget, which Debian's image
-# lacks.
+# A loopback address, short jobs, and a health check that also works in an image without wget.
 OVERRIDE = """
 services:
   caddy:

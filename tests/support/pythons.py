@@ -29,10 +29,7 @@ PROJECT = tomllib.loads((TEMPLATE / "pyproject.toml").read_text())["project"]
 FLOOR = PROJECT["requires-python"].removeprefix(">=")
 RULE = jinja2.Template(DEFAULTS["__python_floor"])
 SITE_FLOOR = {
-    django: jinja2.Template(DEFAULTS["__python_floor"]).render(
-        cookiecutter={"django_version": django}
-    )
-    for django in DJANGO_VERSIONS
+    django: RULE.render(cookiecutter={"django_version": django}) for django in DJANGO_VERSIONS
 }
 
 

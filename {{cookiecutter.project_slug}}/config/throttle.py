@@ -56,7 +56,7 @@ def throttled(limit, period=60):
         @wraps(view)
         def wrapper(request, *args, **kwargs):
             if request.method == "POST" and not allowed(throttle, request):
-                messages.error(request, "Too many requests. Wait a minute, then try again.")
+                messages.error(request, "Too many requests. Try again later.")
                 response = render(request, "429.html", status=429)
                 response["Retry-After"] = str(period)
                 response["HX-Reswap"] = "none"

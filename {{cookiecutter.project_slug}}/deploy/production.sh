@@ -220,7 +220,7 @@ introduce_key() {
 # release NAME IMAGE: replace what is live with the image and the secrets of that name. A failure
 # before `replacing` changes nothing; `clean_up` undoes a later one.
 release() {
-    local current
+    local current file
     current=$(sed -n 's,^redis://:\(.*\)@.*,\1,p' "secrets/releases/$live/redis_url" 2>/dev/null || true)
     current=${current:-$(password redis)}
     candidate=$1
@@ -238,6 +238,12 @@ release() {
     docker compose run --rm --no-TTY migrate
     try_out
 
+    # Putting the live release back needs every secret that compose.yaml names now.
+    if [ -n "$live" ]; then
+        for file in "secrets/releases/$1"/*; do
+            [ -e "secrets/releases/$live/${file##*/}" ] || cp "$file" "secrets/releases/$live"
+        done
+    fi
     replacing=yes
     introduce_key
     replace
@@ -302,7 +308,7 @@ rollback() {
 
 backup() {
     local keep=${1:-} file old
-    case $keep in *[!0-9]* | 0) fail "KEEP says how many backups to keep: a number, at least 1." ;; esac
+    case $keep in *[!0-9]* | 0*) fail "KEEP says how many backups to keep: a number, at least 1." ;; esac
     mkdir -p -m 700 backups
     file=backups/$(now)
     while [ -e "$file" ]; do # from the same second
@@ -315,7 +321,7 @@ backup() {
         in_postgres pg_restore --file=/dev/null <backups/partial
     else
         in_site python -m config.sqlite backup /data/db.sqlite3 >backups/partial
-        in_site python -m config.sqlite check <backups/partial
+        in_site env TMPDIR=/data python -m config.sqlite check <backups/partial
     fi
     mv backups/partial "$file"
     echo "$file"
@@ -341,7 +347,7 @@ load() {
     elif [ "$1" = previous ]; then
         in_site mv /data/previous.sqlite3 /data/restored.sqlite3
     else
-        in_site python -m config.sqlite check <"$1"
+        in_site env TMPDIR=/data python -m config.sqlite check <"$1"
         in_site sh -c 'rm -f /data/restored.sqlite3* && cat >/data/restored.sqlite3' <"$1"
     fi
 }

@@ -107,7 +107,7 @@ def carry_waiting(queue_name):
     if room <= 0:
         return
     waiting = Job.objects.due(queue_name).filter(due__lte=Now() - YOUNG)
-    # Among this many, all that Redis has room for must be: it has at most the others.
+    # Redis holds at most CARRIED - room of these rows, so the rest are enough to fill its room.
     waiting = waiting.only("task", "queue_name", "timeout", "attempts")[: queue.CARRIED]
     lost = [job for job in waiting if job.rq_id(job.attempts + 1) not in carried]
     queue.carry(lost[:room])

@@ -19,7 +19,8 @@ class AdminEmailHandler(logging.Handler):
     """Mails each logged error with its traceback to ADMINS, but the same error only now and then.
 
     Django's handler of that name mails every time, and adds forms, cookies and settings. Here a
-    worker sends the mail: it can take seconds, and on your own server only workers can reach it.
+    worker sends the mail: sending can take seconds, and on your own server only workers can reach
+    the mail server.
     """
 
     quiet_until = 0  # while the cache is down

@@ -7,6 +7,7 @@ import logging
 import time
 from contextlib import suppress
 from itertools import groupby
+from operator import attrgetter
 
 from django.core.cache import cache
 from django.db import router, transaction
@@ -26,8 +27,8 @@ PAUSE = 5
 # Seconds between two progress reports of a job. Pages do not ask more often.
 REPORT_EVERY = 0.2
 
-# Seconds that RQ remembers a job that has ended. With 0 it would delete it at once, for which it
-# takes one more connection than it has.
+# Seconds that RQ remembers a job that has ended. With 0 it would delete it at once, over one more
+# connection than docs/heroku.md counts.
 RESULT_TTL = 10
 
 # Seconds for which RQ remembers a dead work-horse. The clock looks every few seconds.
@@ -81,7 +82,8 @@ def carry_after_commit(job):
 
 def carry(jobs):
     """Send the next attempt of each job to RQ, in one round trip for each queue."""
-    for queue_name, group in groupby(jobs, key=lambda job: job.queue_name):
+    by_queue = attrgetter("queue_name")
+    for queue_name, group in groupby(sorted(jobs, key=by_queue), key=by_queue):
         if redis_is_silent():
             return
         queue = get_queue(queue_name)

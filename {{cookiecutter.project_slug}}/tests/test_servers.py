@@ -110,19 +110,16 @@ def test_a_constraint_may_use_djangos_functions(database, run):
 # --- Backups of another site ----------------------------------------------------------------------
 
 
-@pytest.mark.django_db
 def test_a_backup_of_this_site_is_accepted():
     call_command("acceptbackup")
 
 
-@pytest.mark.django_db
 def test_a_database_with_another_sites_migrations_is_refused():
     MigrationRecorder(connection).record_applied("blog", "0001_initial")
     with pytest.raises(CommandError, match=r"there is no migration blog\.0001_initial here"):
         call_command("acceptbackup")
 
 
-@pytest.mark.django_db
 def test_a_database_without_migrations_of_this_sites_apps_is_refused():
     recorder = MigrationRecorder(connection)
     recorder.flush()
@@ -131,7 +128,6 @@ def test_a_database_without_migrations_of_this_sites_apps_is_refused():
         call_command("acceptbackup")
 
 
-@pytest.mark.django_db
 def test_a_database_without_a_table_is_refused():
     with connection.cursor() as cursor:
         cursor.execute("DROP TABLE django_session")

@@ -54,7 +54,7 @@ def test_past_the_limit_the_page_says_what_to_do(client):
         response = client.post("/view/")
     assert response["Retry-After"] == "60"
     assert response["HX-Reswap"] == "none"
-    assert "Wait a minute" in response.text
+    assert "Try again later" in response.text
 
 
 def test_get_requests_are_not_counted(client):

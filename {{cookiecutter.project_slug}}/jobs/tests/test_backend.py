@@ -1,4 +1,4 @@
-"""What Django's documentation says about a task backend, point by point."""
+"""The backend: what Django's documentation says, queues, progress, and the backend for tests."""
 
 import json
 import logging
@@ -9,6 +9,7 @@ import pytest
 from asgiref.sync import async_to_sync
 from django.contrib.auth.models import Group
 from django.core.cache import cache
+from django.core.checks import run_checks
 from django.db import IntegrityError, connection, transaction
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
@@ -129,7 +130,7 @@ def test_priority_and_unknown_queues_are_refused():
         tasks.add.using(run_after=timezone.now().replace(tzinfo=None))
 
 
-def test_a_deferred_task_waits(work, queue):
+def test_a_deferred_task_waits(queue):
     result = tasks.add.using(run_after=timezone.now() + timedelta(hours=1)).enqueue(1)
     assert queue.count == 0
     assert Job.objects.get().due - result.enqueued_at > timedelta(minutes=59)
@@ -254,7 +255,7 @@ def test_a_silent_redis_is_asked_once_and_loses_no_job(no_redis, caplog):
     assert caplog.text.count("Redis takes no jobs right now") == 1
 
 
-def test_a_full_queue_is_refused_except_to_the_schedule(settings, queue, client):
+def test_a_full_queue_is_refused_except_to_the_schedule(settings):
     settings.JOBS_MAX_UNFINISHED = 2
     cache.set(carrier.COUNTS_KEY, {"at": 0, "unfinished": {"default": 2}})
     with pytest.raises(QueueFull):
@@ -308,9 +309,9 @@ def test_enqueueing_takes_one_statement():
     assert not [query for query in queries if query["sql"].startswith(("SELECT", "UPDATE"))]
 
 
-def test_a_queue_that_rq_does_not_have_is_an_error():
-    backend = Backend("default", {"QUEUES": ["default", "nowhere"]})
-    (error,) = backend.check()
+def test_a_queue_that_rq_does_not_have_is_an_error(settings):
+    settings.TASKS = {"default": settings.TASKS["default"] | {"QUEUES": ["default", "nowhere"]}}
+    (error,) = [error for error in run_checks() if error.id == "jobs.E001"]
     assert "'nowhere'" in error.msg
 
 

@@ -4,6 +4,7 @@ import time
 from datetime import timedelta
 
 import pytest
+from django.contrib.sessions.models import Session
 from django.core.cache import cache
 from django.core.management import call_command
 from django.db import connection
@@ -17,6 +18,7 @@ from jobs import queue as carrier
 from jobs.management.commands import clock as command
 from jobs.models import Job
 from jobs.queue import COUNTS_KEY
+from jobs.tasks import clear_sessions
 from jobs.tests import tasks
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -243,6 +245,14 @@ def test_a_failed_tick_sends_no_heartbeat(no_redis, monkeypatch, tmp_path):
     assert not command.HEARTBEAT.exists()
 
 
+def test_clear_sessions_deletes_expired_sessions(work):
+    Session.objects.create(session_key="old", expire_date=timezone.now() - timedelta(days=1))
+    Session.objects.create(session_key="new", expire_date=timezone.now() + timedelta(days=1))
+    clear_sessions.enqueue()
+    work()
+    assert Session.objects.get().session_key == "new"
+
+
 # --- The page that shows whether the clock ticks --------------------------------------------------
 
 
@@ -283,15 +293,3 @@ def test_a_job_that_no_worker_takes_raises_an_alarm(client):
 
 def test_a_missing_redis_raises_an_alarm(client, no_redis):
     assert client.get(HEALTH).status_code == 503
-
-
-def test_clear_sessions_deletes_expired_sessions(work):
-    from django.contrib.sessions.models import Session
-
-    Session.objects.create(session_key="old", expire_date=timezone.now() - timedelta(days=1))
-    Session.objects.create(session_key="new", expire_date=timezone.now() + timedelta(days=1))
-    from jobs.tasks import clear_sessions
-
-    clear_sessions.enqueue()
-    work()
-    assert Session.objects.get().session_key == "new"

@@ -33,7 +33,7 @@ def test_a_new_entry_starts_from_now(entry):
     assert timezone.now() < entry.due <= timezone.now() + timedelta(days=1)
 
 
-def test_a_task_is_enqueued_when_its_time_has_come(entry, work):
+def test_a_task_is_enqueued_when_its_time_has_come(entry):
     let_pass(days=1)
     schedule.enqueue_due()
     assert Job.objects.get().task == ADD

@@ -101,7 +101,7 @@ def test_two_workers_with_the_same_row_start_one_attempt():
     assert Job.objects.get().worker_ids == ["first"]
 
 
-def test_an_attempt_that_another_worker_started_is_left_alone(hook, work, monkeypatch):
+def test_an_attempt_that_another_worker_started_is_left_alone(work, monkeypatch):
     tasks.calls.clear()
     tasks.add.enqueue(1)
     monkeypatch.setattr(Job, "claim", lambda *args: False)
