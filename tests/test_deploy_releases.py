@@ -126,9 +126,10 @@ def test_a_deploy_that_fails_later_is_undone(production, changed):
     live = production.live
     # As if this version were the first with this secret.
     (production.site / "secrets/releases" / live / "email_url").unlink()
-    changed("jobs/worker.py", new="raise SystemExit('no worker')")
+    changed("jobs/worker.py", "wait_for_redis(queues[0].connection)", "raise SystemExit('none')")
     done = production.make("deploy", check=False)
     assert done.returncode != 0
+    assert f"Putting {live} back" in done.stdout
     assert production.live == live
     assert {s["Health"] for s in production.states().values()} == {"healthy"}
     production.visitor(keep_alive=False).walk()
