@@ -13,12 +13,12 @@ import psycopg2
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "tests"))
 
-from support.commands import cookiecutter  # noqa: E402  (the path)
-from support.million import MILLION_TOKENS  # noqa: E402
-from support.processes import Process, answers, find_program, free_port, wait_for  # noqa: E402
-from support.procfile import production, read_procfile  # noqa: E402
-from support.pythons import site_environment  # noqa: E402
-from support.servers import Postgres, Redis  # noqa: E402
+from support.commands import cookiecutter
+from support.million import MILLION_TOKENS
+from support.processes import Process, answers, find_program, free_port, wait_for
+from support.procfile import production, read_procfile
+from support.pythons import site_environment
+from support.servers import Postgres, Redis
 
 __all__ = ["MILLION_TOKENS", "UNFINISHED_JOBS", "Servers", "Side", "find_program", "wait_for"]
 

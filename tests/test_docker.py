@@ -319,9 +319,8 @@ def test_the_image_has_what_production_needs_and_nothing_else(project, image):
 
 def test_the_bytecode_is_compiled(image):
     uncompiled = (
-        "import importlib.util as u, pathlib; print([str(p) for r in ('/app', '/venv/lib') "
-        "for p in pathlib.Path(r).rglob('*.py') if not pathlib.Path(u.cache_from_source(p))"
-        ".exists()])"
+        "import importlib.util as u, pathlib as p; print([str(f) for r in ('/app', '/venv/lib') "
+        "for f in p.Path(r).rglob('*.py') if not p.Path(u.cache_from_source(f)).exists()])"
     )
     assert in_image(image, "python", "-c", uncompiled) == "[]"
 

@@ -65,13 +65,13 @@ settings.configure(
 application = get_wsgi_application()
 
 # All of these need the settings.
-from django.contrib import admin  # noqa: E402
-from django.db import models  # noqa: E402
-from django.shortcuts import redirect, render  # noqa: E402
-from django.urls import path  # noqa: E402
-from django.utils import timezone  # noqa: E402
-from django_rq import get_queue  # noqa: E402
-from pages import urlpatterns as pages  # noqa: E402
+from django.contrib import admin
+from django.db import models
+from django.shortcuts import redirect, render
+from django.urls import path
+from django.utils import timezone
+from django_rq import get_queue
+from pages import urlpatterns as pages
 
 
 class Token(models.Model):

@@ -1,6 +1,6 @@
 """The site's settings, with this app."""
 
-from config.settings import *  # noqa: F403
+from config.settings import *
 
-INSTALLED_APPS += ["orders"]  # noqa: F405
+INSTALLED_APPS += ["orders"]
 ROOT_URLCONF = "orders.urls"
