@@ -4,7 +4,7 @@ import logging
 import re
 from contextvars import ContextVar
 from functools import cache
-from uuid import uuid4
+from secrets import token_hex
 
 from django.conf import settings
 from django.contrib.staticfiles.storage import staticfiles_storage
@@ -95,7 +95,7 @@ class RequestIDMiddleware:
 
     def __call__(self, request):
         given = request.META.get("HTTP_X_REQUEST_ID", "")
-        value = given if REQUEST_ID.fullmatch(given) else str(uuid4())
+        value = given if REQUEST_ID.fullmatch(given) else token_hex(16)
         request_id.set(value)
         response = self.get_response(request)
         response["X-Request-ID"] = value
