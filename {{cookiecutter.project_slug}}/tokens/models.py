@@ -76,21 +76,6 @@ class Token(models.Model):
     def __str__(self):
         return str(self.pk)
 
-    @property
-    def label(self):
-        """What a screen reader calls this token."""
-        return f"{self.state} token {(self.value or str(self.pk))[:6]}"
-
-    @property
-    def time(self):
-        """The time of day at which it was asked for."""
-        # The template's date filter takes 20 times as long, and each row of the page would pay it.
-        return f"{self.created.hour:02}:{self.created.minute:02} UTC"
-
-    @property
-    def is_pending(self):
-        return self.state == self.State.PENDING
-
 
 def expiry():
     """Return the time before which a token must have been created to have expired."""

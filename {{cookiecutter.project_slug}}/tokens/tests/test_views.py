@@ -57,6 +57,22 @@ def test_a_forged_cookie_is_ignored(client, token):
     assert token.value not in client.get(HOME).text
 
 
+def test_a_row_says_when_it_was_made_and_names_its_buttons(client, visitor):
+    created = timezone.now().replace(hour=0, minute=5)
+    Token.objects.create(visitor=visitor, value="0123456789", state="ready", created=created)
+    page = client.get(HOME).text
+    assert "<small>00:05 UTC</small>" in page
+    assert 'aria-label="Copy ready token 012345"' in page
+    assert 'aria-label="Delete ready token 012345"' in page
+
+
+def test_a_value_of_any_characters_is_escaped(client, visitor):
+    Token.objects.create(visitor=visitor, value='"><script>', state="ready")
+    page = client.get(HOME).text
+    assert '"><script>' not in page
+    assert 'aria-label="Copy ready token &quot;&gt;&lt;scr"' in page
+
+
 def test_without_javascript_a_message_stays_long_enough_to_read(client, visitor):
     Token.objects.bulk_create(Token(visitor=visitor) for _ in range(conf.PENDING_LIMIT))
     response = client.post(reverse("tokens:generate_in_background"), follow=True)
