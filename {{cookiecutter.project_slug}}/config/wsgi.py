@@ -16,12 +16,13 @@ def application(environ, start_response):
 
     Such a request raises in Django before any middleware runs.
     """
-    _, parameters = parse_header_parameters(environ.get("CONTENT_TYPE", ""))
-    try:
-        b"x".decode(parameters.get("charset", "utf-8"), "replace")
-    except (LookupError, ValueError):
-        start_response("400 Bad Request", [("Content-Type", "text/plain")])
-        return [b"unknown charset\n"]
+    if content_type := environ.get("CONTENT_TYPE"):
+        _, parameters = parse_header_parameters(content_type)
+        try:
+            b"x".decode(parameters.get("charset", "utf-8"), "replace")
+        except (LookupError, ValueError):
+            start_response("400 Bad Request", [("Content-Type", "text/plain")])
+            return [b"unknown charset\n"]
     return django_application(environ, start_response)
 
 
