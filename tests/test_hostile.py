@@ -264,7 +264,7 @@ def test_hostile_answers_are_refused_or_come_out_unchanged(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("part", range(20))
+@pytest.mark.parametrize("part", range(8))
 def test_thousands_of_hostile_answers_are_refused_or_come_out_unchanged(
     part, small_template, bake, tmp_path, record_property
 ):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from support.commands import run
+from support.pythons import quick_variants
 
 
 def run_tests(site, site_bin, **environment):
@@ -18,6 +19,7 @@ def test_its_tests_pass_on_sqlite_and_cover_every_line_and_branch(site, site_bin
     run_tests(site, site_bin)
 
 
+@pytest.mark.parametrize("variant", quick_variants(), indirect=True)
 def test_its_tests_pass_on_postgres_and_redis(site, site_bin, variant, postgres, redis):
     run_tests(
         site,
