@@ -1,9 +1,11 @@
 import os
 import shutil
+import subprocess
 
 import pytest
 from support.commands import OF_MAKE, commit, git
 from support.plan import announce, lane, skipped
+from support.processes import cannot_run
 from support.pythons import newest_django, site_environment
 from support.servers import Postgres, Redis
 from support.template import DJANGO_VERSIONS, TEMPLATE, copy_template
@@ -117,6 +119,19 @@ def repository(tmp_path):
     shutil.rmtree(folder / "tests")
     git(tmp_path, "init", "--quiet", "--initial-branch=main", folder)
     commit(folder, "The template")
+    return folder
+
+
+@pytest.fixture
+def old_template(tmp_path):
+    """The template before files moved out of tokens/, when users were Django's own."""
+    folder = tmp_path / "old"
+    folder.mkdir()
+    archive = subprocess.run(["git", "archive", "c4092f4"], cwd=TEMPLATE, capture_output=True)
+    if archive.returncode:
+        cannot_run("there is no commit c4092f4 here: the clone is shallow, or none")
+    subprocess.run(["tar", "-x"], cwd=folder, input=archive.stdout, check=True)
+    shutil.rmtree(folder / "tests")
     return folder
 
 

@@ -2,12 +2,13 @@
 
 import json
 import re
+import shutil
 from datetime import UTC, datetime
 
 import pytest
 from support.commands import commit, cruft, edit, git, run
 from support.pythons import newest_django, site_environment
-from support.template import FILES, SOURCE, TEMPLATE
+from support.template import FILES, SOURCE, TEMPLATE, files
 
 YEAR = datetime.now(UTC).year
 
@@ -120,3 +121,45 @@ def test_an_update_can_change_an_answer(repository, bake, tmp_path):
             # The README links to the template that it was rendered from.
             text = (site / name).read_text().replace(str(repository), str(TEMPLATE))
             assert text == (expected / name).read_text(), name
+
+
+# Files that moved, or whose content did.
+MOVED = [
+    "Caddyfile",
+    "compose.prod.yaml",
+    "config/embedded.py",
+    "config/login.py",
+    "config/redis.py",
+    "config/settings.py",
+    "tests/test_login.py",
+    "tokens/jobs.py",
+    "tokens/static/tokens/site.css",
+    "tokens/static/tokens/site.js",
+    "tokens/templates/404.html",
+    "tokens/templates/base.html",
+    "tokens/templatetags/site.py",
+]
+
+
+def test_an_update_across_the_move_loses_no_edit_and_brings_every_file(
+    repository, old_template, tmp_path
+):
+    git(tmp_path, "init", "--quiet", old_template)
+    commit(old_template, "Before the move")
+    assert cruft(tmp_path, "create", old_template, "--no-input").returncode == 0
+    site = tmp_path / "my_site"
+    for name in MOVED:
+        (site / name).write_text(f"{(site / name).read_text()}mine: {name}\n")
+    commit(site, "Make it mine")
+    git(old_template, "rm", "-r", "--quiet", ".")
+    ignored = shutil.ignore_patterns(".git")
+    shutil.copytree(repository, old_template, ignore=ignored, dirs_exist_ok=True)
+    commit(old_template, "Move")
+
+    done = cruft(site, "update", "--skip-apply-ask")
+    assert done.returncode == 0, done.stdout + done.stderr
+    texts = {name: (site / name).read_text() for name in files(site)}
+    for name in MOVED:
+        # As CHANGELOG.md says: in the new file, in the old one, or in a .rej file.
+        assert any(f"mine: {name}\n" in text for text in texts.values()), name
+    assert set(FILES) <= set(texts)
