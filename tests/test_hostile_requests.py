@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import socket
 import subprocess
 from contextlib import closing
 from urllib.parse import quote_from_bytes
@@ -59,7 +60,8 @@ NAMES = """
 q p o all e _popup _to_field _changelist_filters _facets page token next app_label model_name
 field_name term desc action created__year created__gte created__lt state__exact status__exact
 id__exact is_staff__exact groups__id__exact last_login__isnull last_login__year pk__in id__gt
-visitor username password _selected_action csrfmiddlewaretoken job_ids scheduler
+pk__range args__contains visitor username password _selected_action csrfmiddlewaretoken job_ids
+scheduler
 """
 PAIRS = st.lists(st.tuples(st.sampled_from(NAMES.split()), VALUES), max_size=3).map(
     lambda pairs: "&".join(f"{name}={value}" for name, value in pairs)
@@ -71,6 +73,7 @@ TYPES = st.sampled_from(
         for c in ("utf-8", "utf-7", "rot13", "hex", "no")
     ]
     + ["multipart/form-data", "application/json", "text/plain; charset=idna"]
+    + ["text/plain; x*=no'en'%41", "text/plain; x*=utf-8%00'en'%41"]
 )
 NUL = '"\\000\\000\\000\\000\\000\\000\\000\\000"'  # as in a cookie
 COOKIES = st.sampled_from(
@@ -147,3 +150,32 @@ def test_no_request_answers_500(hostile, who):
         assert status < 500 or busy, web.output[-4000:]
 
     ask()
+
+
+@pytest.mark.slow
+def test_what_gunicorn_itself_refuses_is_answered_and_logged(hostile):
+    port, _, _, web = hostile
+    both = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
+        connection.sendall(both)
+        assert connection.recv(2**16).startswith(b"HTTP/1.1 400 ")
+    wait_for(lambda: "method=POST path=/ status=400" in web.output)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "path",
+    [
+        "admin/users/user/1/change/?_to_field=",
+        "admin/users/user/?pk__range=999999999999999999999999999999",
+        "admin/jobs/job/?args__contains=abc",
+        "admin/r/999999999999/1/",
+    ],
+)
+def test_a_bad_address_in_the_admin_is_not_the_sites_fault(hostile, path):
+    port, _, sessions, web = hostile
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
+        connection.request(
+            "GET", f"/{path}", headers={"Cookie": f"sessionid={sessions['superuser']}"}
+        )
+        assert connection.getresponse().status < 500, web.output[-4000:]

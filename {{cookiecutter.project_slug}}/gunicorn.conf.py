@@ -93,7 +93,8 @@ class SiteLogger(Logger):
             "method": request.method,
             # As it was sent. Decoded, it could contain a line break and forge a log line.
             "path": request.uri,
-            "status": response.status_code,
+            # The answers of gunicorn's own have no status_code.
+            "status": str(response.status).partition(" ")[0],
             "bytes": response.sent,
             "ms": duration.total_seconds() * 1000,
             "id": dict(response.headers).get("X-Request-ID", "-"),

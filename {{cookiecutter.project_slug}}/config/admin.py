@@ -9,9 +9,11 @@ from django.http import Http404
 from django.utils.functional import cached_property
 from django_rq.admin import QueueAdmin
 from django_rq.models import Dashboard
+from redis.exceptions import RedisError
 from rq.exceptions import NoSuchJobError
 
 from config.compat import SITE_NAME, csp_override
+from config.views import unavailable
 
 admin.site.site_title = admin.site.site_header = SITE_NAME
 
@@ -42,6 +44,8 @@ def protect(view):
             return view(request, *args, **kwargs)
         except (AssertionError, ImproperlyConfigured, LookupError, NoSuchJobError) as error:
             raise Http404(str(error)) from error
+        except RedisError:
+            return unavailable(10)
 
     return csp_override(DASHBOARD_CSP)(wrapper)
 

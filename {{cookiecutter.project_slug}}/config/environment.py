@@ -16,6 +16,7 @@ from django.core.validators import validate_email
 from dotenv.parser import parse_stream
 from environs import EnvError, FileAwareEnv, ValidationError
 from redis import ConnectionPool
+from redis.exceptions import RedisError
 
 from config.mail import mail_settings
 
@@ -123,7 +124,7 @@ def parse_redis(url):
     try:
         parts = urlsplit(url)
         ConnectionPool.from_url(url or "redis://").make_connection()  # connects to nothing yet
-    except (TypeError, ValueError):
+    except (RedisError, TypeError, ValueError):
         parts = urlsplit("redis:")
     complete = parts.hostname and re.fullmatch(r"/?[0-9]*", parts.path)
     if parts.scheme in {"redis", "rediss"} and not complete:

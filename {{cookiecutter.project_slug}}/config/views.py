@@ -2,7 +2,14 @@
 
 import sys
 
-from django.db import DataError, InterfaceError, OperationalError
+from django.core.exceptions import FieldDoesNotExist, ValidationError
+from django.db import (
+    DataError,
+    InterfaceError,
+    NotSupportedError,
+    OperationalError,
+    ProgrammingError,
+)
 from django.http import HttpResponse, UnreadablePostError
 from django.middleware.csrf import REASON_NO_CSRF_COOKIE
 from django.shortcuts import render
@@ -10,6 +17,19 @@ from django.template.loader import render_to_string
 from django.urls import reverse
 
 from config.servers import leave_replica
+
+# What the admin raises for an address that somebody has typed.
+BAD_VALUE = (
+    DataError,
+    FieldDoesNotExist,
+    LookupError,
+    NotSupportedError,
+    OverflowError,
+    ProgrammingError,
+    TypeError,
+    ValidationError,
+    ValueError,
+)
 
 
 def welcome(request):
@@ -42,7 +62,7 @@ def is_bad_address(request, exception):
     The admin does not check every value in an address: a year with nine digits raises. Postgres
     refuses NUL everywhere. Django logs both as warnings, with their traceback.
     """
-    value = isinstance(exception, (DataError, LookupError, OverflowError, ValueError))
+    value = isinstance(exception, BAD_VALUE)
     read = request.method in {"GET", "HEAD"} and request.path.startswith(reverse("admin:index"))
     return value and (read or "NUL (0x00)" in str(exception))
 

@@ -17,8 +17,8 @@ def application(environ, start_response):
     Such a request raises in Django before any middleware runs.
     """
     if content_type := environ.get("CONTENT_TYPE"):
-        _, parameters = parse_header_parameters(content_type)
         try:
+            _, parameters = parse_header_parameters(content_type)
             b"x".decode(parameters.get("charset", "utf-8"), "replace")
         except (LookupError, ValueError):
             start_response("400 Bad Request", [("Content-Type", "text/plain")])

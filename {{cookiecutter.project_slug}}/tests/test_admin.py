@@ -56,6 +56,11 @@ def test_every_page_of_the_dashboard_opens(admin_client, url):
     assert admin_client.get(url).status_code in (200, 302, 404, 405)
 
 
+@pytest.mark.parametrize("url", [reverse("admin:django_rq_jobs", args=[0])])
+def test_without_redis_the_dashboard_says_so(admin_client, no_redis, url):
+    assert admin_client.get(url).status_code == 503
+
+
 @pytest.mark.django_db(transaction=True)
 def test_the_dashboard_shows_and_requeues_a_failed_job(admin_client, queue, work):
     job = queue.enqueue("operator.truediv", 1, 0)

@@ -197,9 +197,12 @@ def application(environment):
 
 
 @pytest.mark.django_db
-@pytest.mark.parametrize("charset", ["rot13", "hex", "undefined", "none"])
+@pytest.mark.parametrize(
+    "charset",
+    ["charset=rot13", "charset=hex", "charset=undefined", "charset=none", "name*=none'en'%41"],
+)
 def test_the_server_refuses_an_invalid_charset(application, rf, charset):
-    environ = rf.get("/?q=1").environ | {"CONTENT_TYPE": f"multipart/form-data; charset={charset}"}
+    environ = rf.get("/?q=1").environ | {"CONTENT_TYPE": f"multipart/form-data; {charset}"}
     answers = []
     application(environ, lambda status, headers: answers.append(status))
     assert answers == ["400 Bad Request"]
