@@ -21,7 +21,7 @@ from config.compat import TaskResultStatus
 from config.servers import check_database
 from jobs import queue, schedule
 from jobs.models import Job
-from jobs.worker import finish
+from jobs.worker import finish, log_failure
 
 logger = logging.getLogger(__name__)
 
@@ -93,7 +93,7 @@ def give_up(job):
         text = 'job=%s task=%s attempt=%d outcome="worker died"'
         logger.warning(text, job.pk, job.task, job.attempts)
         if finish(job):
-            logger.error("job=%s task=%s has failed for good", job.pk, job.task)
+            log_failure(job)
 
 
 def carry_waiting(queue_name):
@@ -115,8 +115,5 @@ def carry_waiting(queue_name):
 
 def publish():
     """Store the number of unfinished jobs in the cache for `enqueue`, and the time."""
-    counts = {}
-    for name in settings.RQ_QUEUES:
-        unfinished = Job.objects.unfinished().filter(queue_name=name)
-        counts[name] = unfinished[: settings.JOBS_MAX_UNFINISHED].count()
-    cache.set(queue.COUNTS_KEY, {"at": time.time(), "unfinished": counts}, None)
+    counts = {"at": time.time(), "unfinished": Job.objects.count_by_queue()}
+    cache.set(queue.COUNTS_KEY, counts, None)

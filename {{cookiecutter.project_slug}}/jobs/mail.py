@@ -7,6 +7,7 @@ from hashlib import sha256
 
 from django.conf import settings
 from django.core.cache import cache
+from django.db import transaction
 from redis.exceptions import RedisError
 
 logger = logging.getLogger(__name__)
@@ -25,21 +26,32 @@ class AdminEmailHandler(logging.Handler):
 
     quiet_until = 0  # while the cache is down
 
-    def emit(self, record):
-        if not settings.ADMINS or not self.is_news(record):
-            return
-        subject = f"{record.levelname}: {record.getMessage()}".splitlines()[0][:200]
-        try:
-            from jobs.tasks import mail_admins  # logging is set up before tasks can be imported
+    def handle(self, record):
+        """Emit the record, without the lock for a stream: the database may make `emit` wait."""
+        if self.filter(record):
+            self.emit(record)
 
-            mail_admins.enqueue(subject, self.format(record))
+    def emit(self, record):
+        subject = record.levelname
+        try:
+            if settings.ADMINS and self.is_news(record):
+                subject = f"{subject}: {record.getMessage()}".splitlines()[0][:200]
+                self.enqueue(subject, self.format(record))
         except Exception as error:
             # A warning, because an error would be mailed.
             logger.warning('mail="%s" outcome="not sent: %s"', subject, error)
 
+    def enqueue(self, subject, text):
+        # Logging is set up before these can be imported.
+        from jobs.models import storable
+        from jobs.tasks import mail_admins
+
+        with transaction.atomic():  # a failure must not break the transaction of the caller
+            mail_admins.enqueue(storable(subject), storable(text))
+
     def is_news(self, record):
         """Return whether this error was not mailed lately. Without a cache: whether none was."""
-        where = [record.pathname, record.lineno]
+        where = [record.pathname, record.lineno, getattr(record, "task", "")]
         if record.exc_info:
             where += traceback.format_tb(record.exc_info[2])
         try:

@@ -4,6 +4,7 @@ import traceback
 from datetime import timedelta
 from uuid import uuid4
 
+from django.conf import settings
 from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
@@ -27,9 +28,22 @@ class Cancelled(Exception):
     """Somebody cancelled the job."""
 
 
+def storable(text):
+    """Return the text without what Postgres cannot store: NUL, and half a surrogate pair."""
+    return text.encode(errors="replace").decode().replace("\0", "?")
+
+
 class JobQuerySet(models.QuerySet):
     def unfinished(self):
         return self.filter(status__in=[TaskResultStatus.READY, TaskResultStatus.RUNNING])
+
+    def count_by_queue(self):
+        """Return the number of unfinished jobs in each queue, but at most JOBS_MAX_UNFINISHED."""
+        unfinished = self.unfinished()
+        return {
+            name: unfinished.filter(queue_name=name)[: settings.JOBS_MAX_UNFINISHED].count()
+            for name in settings.RQ_QUEUES
+        }
 
     def due(self, queue_name):
         """Return the queue's jobs that wait for a worker, longest first."""
@@ -195,8 +209,7 @@ class Job(models.Model):
         text = "".join(traceback.format_exception(exception))[-TRACEBACK_LENGTH:]
         error = {
             "exception_class_path": f"{type(exception).__module__}.{type(exception).__qualname__}",
-            # Postgres cannot store NUL or half a surrogate pair.
-            "traceback": text.encode(errors="replace").decode().replace("\0", "?"),
+            "traceback": storable(text),
         }
         return [*self.errors, error][-ERRORS_KEPT:]
 

@@ -34,9 +34,11 @@ RESULT_TTL = 10
 # Seconds for which RQ remembers a dead work-horse. The clock looks every few seconds.
 FAILURE_TTL = 60 * 60
 
-# Where the clock stores its counts, and for how many seconds a process trusts what it read.
+# Where the clock stores its counts, for how many seconds a process trusts what it read, and after
+# how many the clock seems to have stopped.
 COUNTS_KEY = "jobs:counts"
 COUNTS_AGE = 1
+COUNTS_LATE = 60
 
 
 class State:
@@ -117,13 +119,25 @@ def attempt_of(job):
 def count_unfinished(queue_name):
     """Return the number of unfinished jobs in the queue, as the clock last counted it."""
     now = time.monotonic()
-    if now >= max(State.counts_until, State.silent_until):
+    if now >= State.counts_until:
         State.counts_until = now + COUNTS_AGE
+        State.counts = read_counts()
+    return State.counts.get(queue_name, 0)
+
+
+def read_counts():
+    """Return the clock's counts by queue. Without Redis or a clock, count here."""
+    from jobs.models import Job  # imports this module
+
+    counts = None
+    if not redis_is_silent():
         try:
-            State.counts = cache.get(COUNTS_KEY, {}).get("unfinished", {})
+            counts = cache.get(COUNTS_KEY, {"at": time.time(), "unfinished": {}})
         except RedisError as error:
             leave_alone(error)
-    return State.counts.get(queue_name, 0)
+    if counts is None or counts["at"] < time.time() - COUNTS_LATE:
+        return Job.objects.count_by_queue()
+    return counts["unfinished"]
 
 
 def report_progress(job, percent):

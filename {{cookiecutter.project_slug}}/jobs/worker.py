@@ -68,7 +68,7 @@ def run(pk, attempt):
     except Exception as error:  # an old worker, or a module that fails to import
         logger.warning("job=%s task=%s cannot be imported yet: %s", pk, job.task, error)
         if job.postpone(error) and finish(job):
-            logger.exception("job=%s task=%s has failed for good", pk, job.task)
+            log_failure(job, exc_info=True)
         return
     if not job.claim(rq.get_current_job().worker_name):
         return
@@ -114,10 +114,16 @@ def perform(job, task):
             return SUPERSEDED
         else:
             if finish(job):
-                logger.exception("job=%s task=%s has failed for good", job.pk, job.task)
+                log_failure(job, exc_info=True)
             return f"raised {type(error).__name__}"
     finish(job)
     return "done"
+
+
+def log_failure(job, **options):
+    """Log that a job has failed for good. jobs/mail.py tells failures apart by their task."""
+    text = "job=%s task=%s has failed for good"
+    logger.error(text, job.pk, job.task, extra={"task": job.task}, **options)
 
 
 def finish(job):

@@ -17,9 +17,9 @@ BATCH = 1000  # rows; keeps each transaction short
 
 @task(takes_context=True)
 def make_token(context, token_id):
-    """Make the value of a pending token, slowly, and report progress."""
-    pending = Token.objects.pending().filter(pk=token_id)
-    if not pending.exists():
+    """Make the value of a token, slowly, and report progress."""
+    unmade = Token.objects.exclude(state=Token.State.READY).filter(pk=token_id)
+    if not unmade.exists():
         return  # it has been deleted
     seconds = conf.WORK_SECONDS
     started = time.monotonic()
@@ -27,7 +27,7 @@ def make_token(context, token_id):
         context.progress(round(100 * spent / seconds))
         time.sleep(min(0.2, seconds - spent))
     with context.commit():
-        pending.update(value=new_value(), state=Token.State.READY)
+        unmade.update(value=new_value(), state=Token.State.READY)
 
 
 @receiver(signals.task_finished)

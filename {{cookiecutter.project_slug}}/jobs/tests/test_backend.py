@@ -2,6 +2,7 @@
 
 import json
 import logging
+import time
 from datetime import timedelta
 from uuid import uuid4
 
@@ -257,10 +258,27 @@ def test_a_silent_redis_is_asked_once_and_loses_no_job(no_redis, caplog):
 
 def test_a_full_queue_is_refused_except_to_the_schedule(settings):
     settings.JOBS_MAX_UNFINISHED = 2
-    cache.set(carrier.COUNTS_KEY, {"at": 0, "unfinished": {"default": 2}})
+    cache.set(carrier.COUNTS_KEY, {"at": time.time(), "unfinished": {"default": 2}})
     with pytest.raises(QueueFull):
         tasks.add.enqueue(1)
     tasks.add.get_backend().enqueue(tasks.add, [1], {}, bounded=False)
+    assert Job.objects.count() == 1
+
+
+def test_without_redis_a_queue_is_bounded_too(settings, no_redis, monkeypatch):
+    monkeypatch.setattr(carrier, "COUNTS_AGE", 0)
+    settings.JOBS_MAX_UNFINISHED = 2
+    for number in range(2):
+        tasks.add.enqueue(number)
+    with pytest.raises(QueueFull):
+        tasks.add.enqueue(2)
+
+
+def test_a_count_of_a_clock_that_has_stopped_is_not_believed(settings):
+    settings.JOBS_MAX_UNFINISHED = 2
+    stopped = time.time() - carrier.COUNTS_LATE - 1
+    cache.set(carrier.COUNTS_KEY, {"at": stopped, "unfinished": {"default": 2}})
+    tasks.add.enqueue(1)
     assert Job.objects.count() == 1
 
 
@@ -273,7 +291,8 @@ def test_jobs_that_redis_refuses_stay_in_the_table(no_redis, caplog):
 
 
 def test_redis_is_sent_a_limited_number_of_jobs(queue):
-    cache.set(carrier.COUNTS_KEY, {"at": 0, "unfinished": {"default": carrier.CARRIED}})
+    counts = {"default": carrier.CARRIED}
+    cache.set(carrier.COUNTS_KEY, {"at": time.time(), "unfinished": counts})
     tasks.add.enqueue(1)
     assert (Job.objects.count(), queue.count) == (1, 0)
 

@@ -1,14 +1,16 @@
 """What staff see of jobs: the admin, and mail about errors."""
 
 import logging
+from uuid import uuid4
 
 import django
 import pytest
 from django.contrib.auth.models import Permission
 from django.core.cache import cache
-from django.db import DatabaseError
+from django.db import DatabaseError, transaction
 from django.urls import path, reverse
 
+from jobs import worker
 from jobs.mail import QUIET, AdminEmailHandler
 from jobs.models import Job
 from jobs.tests import tasks
@@ -56,6 +58,12 @@ def test_a_job_without_errors_is_shown(admin_client, job):
 def test_jobs_can_be_neither_added_nor_deleted(admin_client, job):
     assert admin_client.get(reverse("admin:jobs_job_add")).status_code == 403
     assert admin_client.get(reverse("admin:jobs_job_delete", args=[job.pk])).status_code == 403
+
+
+def test_the_page_of_a_job_cannot_be_saved(admin_client, job):
+    url = reverse("admin:jobs_job_change", args=[job.pk])
+    assert 'name="_save"' not in admin_client.get(url).text
+    assert admin_client.post(url, {"_save": "Save"}).status_code == 403
 
 
 def test_a_failed_job_runs_again(admin_client, failed):
@@ -189,6 +197,46 @@ def test_a_mail_that_cannot_be_enqueued_is_only_logged(sent, monkeypatch, caplog
     log_failure()
     line = 'mail="ERROR: sorry: it failed" outcome="not sent: no database"'
     assert ("jobs.mail", logging.WARNING, line) in caplog.record_tuples
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_mail_that_cannot_be_enqueued_leaves_the_callers_transaction_alone(
+    sent, monkeypatch, caplog, django_user_model
+):
+    def insert_twice(backend, task, *args, **kwargs):
+        Job.objects.bulk_create([Job(pk=uuid4(), task="t", queue_name="q", timeout=1)] * 2)
+
+    monkeypatch.setattr("jobs.backend.Backend.enqueue", insert_twice)
+    with transaction.atomic():
+        django_user_model.objects.create_user("ada")
+        log_failure()
+        assert django_user_model.objects.count() == 1
+    assert "not sent" in caplog.text
+    assert not Job.objects.exists()
+
+
+def test_a_log_call_with_wrong_arguments_does_not_raise(sent, caplog):
+    AdminEmailHandler().handle(logging.makeLogRecord({"msg": "%s and %s", "args": ("one",)}))
+    assert 'outcome="not sent: not enough arguments' in caplog.text
+
+
+def test_the_handler_has_filters_as_others_have(sent):
+    handler = AdminEmailHandler()
+    handler.addFilter(lambda record: False)
+    handler.handle(logging.makeLogRecord({"msg": "sorry"}))
+    assert sent() == []
+
+
+def test_what_postgres_cannot_store_is_mailed_without_it(sent):
+    log_failure("a\0b\ud800")
+    (message,) = sent()
+    assert "a?b?" in message.subject
+
+
+def test_jobs_of_different_tasks_that_lose_their_workers_are_different_errors(sent):
+    for task in (tasks.add, tasks.fail):
+        worker.log_failure(Job(task=task.module_path))
+    assert len(sent()) == 2
 
 
 def test_a_mail_that_cannot_be_sent_causes_one_more_and_no_flood(sent, monkeypatch):

@@ -13,6 +13,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from jobs.models import Job
+from jobs.queue import carry
 from tokens import conf, models, tasks, visitors
 from tokens.models import Token
 from tokens.views import get_rows
@@ -50,6 +51,22 @@ def test_the_value_enters_neither_the_job_nor_the_log(asked, work, caplog):
         assert value.encode() not in (client.dump(key) or b"")
     assert value not in caplog.text
     assert value not in str(Job.objects.values().get())
+
+
+def test_a_failed_job_that_staff_run_again_makes_the_token(asked, work, monkeypatch):
+    Job.objects.update(retries=[])
+    with monkeypatch.context() as patch:
+        patch.setattr(tasks, "new_value", lambda: 1 / 0)
+        work()
+    asked.refresh_from_db()
+    assert asked.state == Token.State.FAILED
+    job = Job.objects.get()
+    assert job.run_again()
+    job.refresh_from_db()
+    carry([job])
+    work()
+    asked.refresh_from_db()
+    assert asked.state == Token.State.READY
 
 
 def test_the_job_of_a_deleted_token_does_nothing(asked, work):
@@ -184,10 +201,17 @@ def test_the_page_can_show_all_tokens_that_a_visitor_may_have():
     assert conf.PENDING_LIMIT <= conf.LIMIT
 
 
-@pytest.mark.parametrize("value", ["long", "-1", "nan", "inf"])
-def test_a_bad_value_stops_the_site_with_one_line(monkeypatch, value):
-    monkeypatch.setenv("TOKEN_WORK_SECONDS", value)
-    with pytest.raises(SystemExit, match=r"^The environment is wrong: .*TOKEN_WORK_SECONDS.*$"):
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *[("TOKEN_WORK_SECONDS", value) for value in ("long", "-1", "60", "nan", "inf")],
+        *[("TOKEN_RATE", value) for value in ("0", "-1", "often")],
+        ("TOKEN_RATE_FILE", "/nowhere"),
+    ],
+)
+def test_a_bad_value_stops_the_site_with_one_line(monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit, match=r"^The environment is wrong: .*$"):
         runpy.run_path(conf.__file__)
 
 
