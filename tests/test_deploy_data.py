@@ -1,13 +1,14 @@
 """Backups and restores, on Postgres and on SQLite."""
 
 import re
+import signal
 import subprocess
 import threading
 import time
 
 import pytest
 from support.docker import ENVIRONMENT
-from support.processes import wait_for
+from support.processes import Process, wait_for
 from support.production import SERVICES, Production, load
 
 pytestmark = [pytest.mark.xdist_group("network"), pytest.mark.slow]
@@ -134,6 +135,24 @@ def test_a_backup_is_restored_and_the_restore_can_be_undone(backups):
     backups.restore("previous")
     assert visitor.tokens() == later
     assert backups.databases() == {"site", "previous"}
+    visitor.walk()
+
+
+def test_a_restore_that_is_interrupted_twice_opens_the_site_again(backups, tmp_path):
+    production = backups.production
+    visitor = production.visitor(keep_alive=False).walk()
+    before, databases = visitor.tokens(), backups.databases()
+    command = ["make", "restore", f"FILE={backups.make()}"]
+    with Process(command, tmp_path / "log", ENVIRONMENT, production.site) as restore:
+        wait_for(lambda: visitor.get("/").status == 503, 120, pause=0.05)
+        restore.send_group(signal.SIGINT)
+        wait_for(lambda: "Starting the site again" in restore.output, 60, pause=0.05)
+        restore.send_group(signal.SIGINT)
+        restore.wait()
+        wait_for(lambda: not restore.children(), 180, what="its end")
+    wait_for(production.ready)
+    assert visitor.tokens() == before
+    assert backups.databases() == databases
     visitor.walk()
 
 

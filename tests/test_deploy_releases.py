@@ -54,6 +54,7 @@ def test_deploying_a_new_version_and_secrets_loses_nothing(production, record_pr
     tokens = visitor.tokens()
     with load(production, record_property):
         production.edit("tokens/templates/tokens/home.html", "Random tokens", production.name)
+        production.edit("deploy/Caddyfile", "The request is too long.", "Too long.")
         secret(production, "secret_key_fallbacks", old_key)
         for name in ("secret_key", "postgres_password", "redis_password"):
             secret(production, name, token_hex(32))
@@ -61,6 +62,8 @@ def test_deploying_a_new_version_and_secrets_loses_nothing(production, record_pr
     after = production.containers()
     # Postgres, Redis and Caddy did not stop.
     assert {name for name in before if before[name] != after[name]} == SITE
+    config = production.exec("caddy", "wget", "-qO-", "http://127.0.0.1:2019/config/")
+    assert "Too long." in config
     assert production.name in visitor.page()
     assert visitor.tokens() == tokens  # the old key is still accepted
     for name in SITE:

@@ -1,9 +1,11 @@
 """Back up, check and copy a SQLite database while the site runs, for deploy/production.sh.
 
-`python -m config.sqlite backup DATABASE > FILE`, `check < FILE`, `copy DATABASE TO`.
+`python -m config.sqlite backup DATABASE > FILE`, `check < FILE`, `copy DATABASE TO`, or
+`exchange DATABASE OTHER`.
 """
 
 import shutil
+import signal
 import sqlite3
 import sys
 from contextlib import closing
@@ -25,6 +27,17 @@ def copy(database, to):
     """Copy the database as it is at one moment. Readers of `to` see all of the change, or none."""
     with connect(database) as source, connect(to, "rwc") as target:
         source.backup(target)
+
+
+def exchange(database, other):
+    """Swap the contents of two databases. Ctrl-C does not stop it half-way, when one is a copy."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    spare = Path(other).with_name("exchanged.sqlite3")
+    copy(database, spare)
+    copy(other, database)
+    copy(spare, other)
+    spare.unlink()
 
 
 def backup(database):
@@ -49,4 +62,5 @@ def check():
 
 
 if __name__ == "__main__":
-    {"backup": backup, "check": check, "copy": copy}[sys.argv[1]](*sys.argv[2:])
+    commands = {"backup": backup, "check": check, "copy": copy, "exchange": exchange}
+    commands[sys.argv[1]](*sys.argv[2:])

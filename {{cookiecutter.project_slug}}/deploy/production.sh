@@ -9,6 +9,9 @@ KEEP_RELEASES=5    # images to keep for rollbacks
 LAST_BACKUP=26     # hours; `watch` reports an older one
 CERTIFICATE_DAYS=14 # `watch` reports a certificate that ends sooner
 DISK_PERCENT=85    # `watch` reports a fuller disk
+# The site's own services, in the order of a deploy. The worker is first, because it must know every
+# task that a new web may enqueue.
+SITE=(worker clock web-a web-b)
 
 say() { echo "$*" >&2; }
 
@@ -44,17 +47,18 @@ in_site() { docker compose run --rm --no-deps --no-TTY migrate "$@"; }
 
 # Write missing secrets. Those that protect data are only made if there is no data yet.
 make_secrets() {
-    local volume=${name}_data secret
+    local volume=${name}_data secret volumes
     if uses_postgres; then volume=${name}_db; fi
+    volumes=$(docker volume ls --quiet)
     for secret in secret_key postgres_password; do
-        if [ ! -e "secrets/$secret" ] && docker volume inspect "$volume" >/dev/null 2>&1; then
+        if [ ! -s "secrets/$secret" ] && grep -qx "$volume" <<<"$volumes"; then
             fail "secrets/$secret is missing, but there is data in the volume $volume: put your copy" \
                 "of secrets/ back, or remove the volume to start again without the data."
         fi
     done
     mkdir -p -m 700 secrets
     for secret in secret_key postgres_password redis_password; do
-        [ -e "secrets/$secret" ] || od -An -N32 -tx1 /dev/urandom | tr -d ' \n' >"secrets/$secret"
+        [ -s "secrets/$secret" ] || od -An -N32 -tx1 /dev/urandom | tr -d ' \n' >"secrets/$secret"
         [ "$(tr -d '[:space:]' <"secrets/$secret" | grep -Ecx '[A-Za-z0-9_-]{16,}')" = 1 ] ||
             [ "$secret" = secret_key ] ||
             fail "secrets/$secret must be at least 16 letters, digits, - or _, because it goes into a URL."
@@ -62,6 +66,7 @@ make_secrets() {
     for secret in secret_key_fallbacks email_url; do
         [ -e "secrets/$secret" ] || : >"secrets/$secret"
     done
+    chmod a+r secrets/postgres_password # Postgres's own user reads it; the folder keeps others out
 }
 
 password() { tr -d '[:space:]' <"secrets/$1_password"; }
@@ -69,12 +74,12 @@ password() { tr -d '[:space:]' <"secrets/$1_password"; }
 # Each Postgres password has its own login, so that old and new containers can both log in.
 login() { echo "site_$(password postgres | sha256sum | cut -c1-8)"; }
 
-# Copy the secrets for a release, so that a later edit does not affect containers that restart. The
-# containers' users can read the copies; the folder keeps everybody else out.
-copy_secrets() {
+# Copy the secrets and the Caddyfile for a release, so that a later edit does not affect containers
+# that restart. The containers' users can read the copies; the folder keeps everybody else out.
+copy_files() {
     local folder=secrets/releases/$1 file
     mkdir -p "$folder"
-    for file in secrets/*; do
+    for file in secrets/* deploy/Caddyfile; do
         if [ -f "$file" ]; then cat "$file" >"$folder/${file##*/}"; fi
     done
     echo "postgres://$(login):$(password postgres)@db:5432/site" >"$folder/database_url"
@@ -90,6 +95,7 @@ set_redis_passwords() {
         printf ' >%s' "$@"
         printf '\nuser health on nopass resetkeys -@all +ping\n'
     } >secrets/releases/redis_users # written in place, because the container has mounted this file
+    chmod a+r secrets/releases/redis_users
     up redis
     [ "$(printf "AUTH %s\nACL LOAD\n" "$current" | in_redis | xargs)" = "OK OK" ] ||
         fail "Redis did not accept its passwords."
@@ -119,7 +125,7 @@ ALTER ROLE postgres PASSWORD NULL;
 SQL
 }
 
-# --- Releases: an image and a copy of the secrets ---------------------------------------------------
+# --- Releases: an image, and copies of the secrets and the Caddyfile --------------------------------
 
 # Start or replace services. A container that ends, or is not healthy in two minutes, is a failure.
 up() {
@@ -128,11 +134,11 @@ up() {
     return 1
 }
 
-# The worker first, because it must know every task that a new web may enqueue. Within six seconds
-# Caddy sees that the first web is back: it checks once a second, and waits up to five for an answer.
+# Within six seconds Caddy sees that the first web is back: it checks once a second, and waits up to
+# five for an answer.
 replace() {
     local service
-    for service in worker clock web-a web-b; do
+    for service in "${SITE[@]}"; do
         up "$service"
         if [ "$service" = web-a ]; then sleep 6; fi
     done
@@ -191,12 +197,23 @@ ask_domains() {
     done
 }
 
-# From now on, plain `docker compose` means this release.
-set_live() {
-    docker tag "$name:$1" "$name:live"
-    echo "RELEASE=$1" >deploy/.env.new
+# use_caddyfile RELEASE: let Caddy use the release's file, now and whenever it starts.
+use_caddyfile() {
+    cat "secrets/releases/$1/Caddyfile" >secrets/releases/Caddyfile # in place, as Caddy has mounted it
+    up caddy
+    in_caddy caddy reload --config /etc/caddy/Caddyfile --adapter caddyfile
+}
+
+# From now on, plain `docker compose` means the live release.
+mark_live() {
+    docker tag "$name:$live" "$name:live"
+    echo "RELEASE=$live" >deploy/.env.new
     mv deploy/.env.new deploy/.env
-    live=$1
+}
+
+set_live() {
+    live=$1 # first: if the next steps are interrupted, `clean_up` repeats them
+    mark_live
 }
 
 # An old web cannot read what a new web signs with a new key. So first restart the old webs with the
@@ -226,10 +243,9 @@ release() {
     candidate=$1
     docker tag "$2" "$name:$1"
     export RELEASE=$1
-    # In the container, even root can read only what everybody can read.
-    chmod a+r deploy/Caddyfile
+    touch secrets/releases/Caddyfile # or Docker would make a folder
     docker compose run --rm --no-deps --no-TTY caddy caddy validate \
-        --config /etc/caddy/Caddyfile --adapter caddyfile >/dev/null
+        --config - --adapter caddyfile <"secrets/releases/$1/Caddyfile" >/dev/null
     set_redis_passwords "$current" "$current" "$(password redis)"
     if uses_postgres; then
         up db
@@ -238,8 +254,9 @@ release() {
     docker compose run --rm --no-TTY migrate
     try_out
 
-    # Putting the live release back needs every secret that compose.yaml names now.
+    # Putting the live release back needs every file that a release has now.
     if [ -n "$live" ]; then
+        mkdir -p "secrets/releases/$live"
         for file in "secrets/releases/$1"/*; do
             [ -e "secrets/releases/$live/${file##*/}" ] || cp "$file" "secrets/releases/$live"
         done
@@ -247,9 +264,8 @@ release() {
     replacing=yes
     introduce_key
     replace
-    up caddy
+    use_caddyfile "$1"
     in_caddy rm -f /tmp/closed
-    in_caddy caddy reload --config /etc/caddy/Caddyfile --adapter caddyfile
     ask_domains
     set_live "$RELEASE"
     replacing=
@@ -277,8 +293,9 @@ deploy() {
     commit=$(git rev-parse --short HEAD 2>/dev/null || true)
     new=$(now)${commit:+-$commit}
     candidate=$new
+    make_secrets
     docker build --tag "$name:$new" .
-    copy_secrets "$new"
+    copy_files "$new"
     # The image and the secrets are the same, so nothing needs to be replaced.
     if [ "$(image_id "$new")" = "$(image_id "$live")" ] &&
         diff --recursive --brief "secrets/releases/$new" "secrets/releases/$live" >/dev/null 2>&1; then
@@ -300,7 +317,8 @@ rollback() {
     fi
     image_id "${version:-none}" >/dev/null || fail "No such version. There are: $(releases | xargs)"
     new=$(now)${version#*Z}
-    copy_secrets "$new"
+    make_secrets
+    copy_files "$new"
     release "$new" "$name:$version"
 }
 
@@ -335,82 +353,78 @@ backup() {
 # Load the backup into a second database, named `restored`.
 load() {
     if uses_postgres; then
-        echo 'DROP DATABASE IF EXISTS restored WITH (FORCE);' | sql postgres
-        if [ "$1" = previous ]; then
-            echo 'ALTER DATABASE previous RENAME TO restored;' | sql postgres
-        else
-            echo 'CREATE DATABASE restored OWNER site;' | sql postgres
-            in_postgres pg_restore --exit-on-error --no-owner --no-privileges --role=site \
-                --username="$(sed 's,.*//\(.*\):.*@.*,\1,' "secrets/releases/$live/database_url")" \
-                --dbname=restored <"$1"
-        fi
-    elif [ "$1" = previous ]; then
-        in_site mv /data/previous.sqlite3 /data/restored.sqlite3
+        printf '%s;\n' 'DROP DATABASE IF EXISTS restored WITH (FORCE)' \
+            'CREATE DATABASE restored OWNER site' | sql postgres
+        in_postgres pg_restore --exit-on-error --no-owner --no-privileges --role=site \
+            --username="$(sed 's,.*//\(.*\):.*@.*,\1,' "secrets/releases/$live/database_url")" \
+            --dbname=restored <"$1"
     else
         in_site env TMPDIR=/data python -m config.sqlite check <"$1"
         in_site sh -c 'rm -f /data/restored.sqlite3* && cat >/data/restored.sqlite3' <"$1"
     fi
 }
 
-# Migrate the loaded database to the live version, or refuse it if it belongs to another site.
-accept() {
-    local url='sqlite:////data/restored.sqlite3'
-    # shellcheck disable=SC2016  # for the shell in the container
-    if uses_postgres; then url='$(sed s,/site$,/restored, /run/secrets/database_url)'; fi
-    in_site sh -c "DATABASE_URL_FILE= DATABASE_URL=$url python manage.py acceptbackup"
-}
-
-# Swap the two databases while nothing uses them.
-exchange() {
-    if uses_postgres; then
-        sql postgres <<'SQL'
-DROP DATABASE IF EXISTS previous WITH (FORCE);
-SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname IN ('site', 'restored') \g /dev/null
-BEGIN;
-ALTER DATABASE site RENAME TO previous;
-ALTER DATABASE restored RENAME TO site;
-COMMIT;
-SQL
-    else
-        in_site python -m config.sqlite copy /data/db.sqlite3 /data/previous.sqlite3
-        in_site python -m config.sqlite copy /data/restored.sqlite3 /data/db.sqlite3
-        in_site sh -c 'rm /data/restored.sqlite3*'
-    fi
-}
-
 # Undo `load`.
 unload() {
-    local back='DROP DATABASE IF EXISTS restored WITH (FORCE);'
-    if [ "$1" = previous ]; then back='ALTER DATABASE restored RENAME TO previous;'; fi
     if uses_postgres; then
-        echo "$back" | sql postgres
-    elif [ "$1" = previous ]; then
-        in_site mv /data/restored.sqlite3 /data/previous.sqlite3
+        echo 'DROP DATABASE IF EXISTS restored WITH (FORCE);' | sql postgres
     else
         in_site sh -c 'rm -f /data/restored.sqlite3*'
     fi
 }
 
+# accept DATABASE: migrate it to the live version, or refuse it if it belongs to another site.
+accept() {
+    local url="sqlite:////data/$1.sqlite3"
+    if uses_postgres; then url="\$(sed s,/site\$,/$1, /run/secrets/database_url)"; fi
+    in_site sh -c "DATABASE_URL_FILE= DATABASE_URL=$url python manage.py acceptbackup"
+}
+
+# exchange DATABASE: put it in the place of the live one, which becomes `previous`. Nothing uses them.
+exchange() {
+    if ! uses_postgres && [ "$1" = previous ]; then
+        in_site python -m config.sqlite exchange /data/db.sqlite3 /data/previous.sqlite3
+    elif ! uses_postgres; then
+        in_site python -m config.sqlite copy /data/db.sqlite3 /data/previous.sqlite3
+        in_site python -m config.sqlite copy /data/restored.sqlite3 /data/db.sqlite3
+    else
+        [ "$1" = previous ] || echo 'DROP DATABASE IF EXISTS previous WITH (FORCE);' | sql postgres
+        sql postgres <<SQL
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname IN ('site', '$1') \g /dev/null
+BEGIN;
+ALTER DATABASE site RENAME TO exchanged;
+ALTER DATABASE $1 RENAME TO site;
+ALTER DATABASE exchanged RENAME TO previous;
+COMMIT;
+SQL
+    fi
+}
+
 # The site answers 503 while its database is exchanged.
 restore() {
-    [ "${1:-}" = previous ] || [ -f "${1:-}" ] ||
+    local database=restored
+    if [ "${1:-}" = previous ]; then database=previous; fi
+    [ $database = previous ] || [ -f "${1:-}" ] ||
         fail "Say which: make restore FILE=backups/... (or FILE=previous, to undo the last restore)."
     [ -n "$live" ] || fail "There is no site here yet: make deploy."
-    if [ "$1" != previous ]; then loaded=$1; fi
-    load "$1"
-    loaded=$1
-    accept
+    if [ $database = restored ]; then
+        loaded=yes
+        load "$1"
+    fi
+    if [ $database = previous ] && ! uses_postgres; then
+        in_site test -e /data/previous.sqlite3 || fail "There is no restore to undo."
+    fi
+    accept $database
     closed=yes
     in_caddy touch /tmp/closed
-    docker compose stop web-a web-b worker clock
-    exchange
-    loaded=
+    docker compose stop "${SITE[@]}"
+    exchange $database
     open_again
     say "Restored. To undo this: make restore FILE=previous"
 }
 
 open_again() {
-    up web-a web-b worker clock
+    up "${SITE[@]}"
     in_caddy rm -f /tmp/closed
     closed=
 }
@@ -451,19 +465,30 @@ closed=''
 clean_up() {
     local status=$?
     set +e
+    # Another Ctrl-C must not stop this, nor docker, which would listen for it.
+    trap '' HUP INT TERM
+    docker() { setsid --wait docker "$@"; }
     docker rm --force "${trial:-none}" >/dev/null 2>&1
     rm -f backups/partial
     if [ -n "$replacing" ] && [ -n "$live" ]; then
         say "Putting $live back ..."
-        RELEASE=$live replace
+        export RELEASE=$live
+        replace
+        use_caddyfile "$live"
+        mark_live
+    elif [ -n "$replacing" ]; then
+        docker compose rm --stop --force "${SITE[@]}" caddy
     fi
     # What did not go live is nothing to go back to.
     if [ -n "$candidate" ] && [ "$candidate" != "$live" ]; then
         docker image rm "$name:$candidate" >/dev/null 2>&1
         rm -rf "secrets/releases/$candidate"
     fi
-    if [ -n "$loaded" ]; then unload "$loaded"; fi
-    if [ -n "$closed" ]; then open_again; fi
+    if [ -n "$loaded" ]; then unload; fi
+    if [ -n "$closed" ]; then
+        say "Starting the site again ..."
+        open_again
+    fi
     exit $status
 }
 
@@ -482,13 +507,13 @@ name=$(docker compose config --no-interpolate | sed -n 's/^name: //p')
 trial=$name-trial
 
 if [ "$1" != watch ]; then
+    command -v flock >/dev/null || fail "This needs Linux: here is no flock."
     exec 9<deploy
     if ! flock --nonblock 9; then
         say "Another deploy, backup or restore is running: waiting for it to end."
         flock 9
     fi
     trap clean_up EXIT
-    make_secrets
 fi
 live=$(sed -n 's/^RELEASE=//p' deploy/.env 2>/dev/null || true)
 "$@"

@@ -2,6 +2,7 @@
 
 import io
 import runpy
+import signal
 import sqlite3
 import sys
 from contextlib import closing, nullcontext
@@ -79,6 +80,20 @@ def test_a_copy_replaces_a_database_that_is_being_read(database, tmp_path, run):
         execute(database, "UPDATE notes SET value = 'new'")
         run("copy", database, copy)
         assert reader.execute("SELECT * FROM notes").fetchall() == [("new",)]
+
+
+def test_two_databases_are_exchanged(database, tmp_path, run, monkeypatch):
+    ignored = []
+    monkeypatch.setattr(signal, "signal", lambda *arguments: ignored.append(arguments))
+    other = tmp_path / "other"
+    run("copy", database, other)
+    execute(other, "UPDATE notes SET value = 'other'")
+    execute(database, "UPDATE notes SET value = 'live'")
+    run("exchange", database, other)
+    notes = "SELECT * FROM notes"
+    assert (execute(database, notes), execute(other, notes)) == ([("other",)], [("live",)])
+    assert (signal.SIGINT, signal.SIG_IGN) in ignored
+    assert not (tmp_path / "exchanged.sqlite3").exists()
 
 
 def test_a_missing_database_cannot_be_backed_up(tmp_path, run):
