@@ -13,6 +13,7 @@ import urllib.error
 import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import brotli
 import pytest
@@ -31,7 +32,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("recipes")]
 class Envelopes(BaseHTTPRequestHandler):
     """Accepts error reports like Sentry; `events` has them."""
 
-    events = []  # noqa: RUF012
+    events: ClassVar = []
 
     def do_POST(self):
         body = self.rfile.read(int(self.headers["Content-Length"]))

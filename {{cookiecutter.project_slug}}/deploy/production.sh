@@ -244,6 +244,7 @@ release() {
     docker tag "$2" "$name:$1"
     export RELEASE=$1
     touch secrets/releases/Caddyfile # or Docker would make a folder
+    chmod a+r secrets/releases/Caddyfile # in the container, even root needs this
     docker compose run --rm --no-deps --no-TTY caddy caddy validate \
         --config - --adapter caddyfile <"secrets/releases/$1/Caddyfile" >/dev/null
     set_redis_passwords "$current" "$current" "$(password redis)"

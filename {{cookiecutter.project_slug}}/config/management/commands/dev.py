@@ -29,4 +29,4 @@ class Command(BaseCommand):
         # honcho finds the programs that Procfile.dev names beside this Python.
         path = f"{python.parent}{os.pathsep}{os.environ.get('PATH', '')}"
         environment = os.environ | {"PATH": path, "PORT": str(port)}
-        os.execve(python, [str(part) for part in command], environment)  # noqa: S606
+        os.execve(python, [str(part) for part in command], environment)  # noqa: S606  (no shell)
