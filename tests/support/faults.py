@@ -264,6 +264,17 @@ def postgres_down_ten_seconds(stack):
 
 
 @fault
+def postgres_held_up_by_frozen_workers(stack):
+    """They keep locks in the middle of `commit()`, and wake up when others have done their jobs."""
+    for _ in range(2):
+        stack.place("charge", "freezes")
+    wait_for(lambda: stack.jobs("freezes") == [("SUCCESSFUL", 2, 1)] * 2, 120, "the jobs")
+    for worker in stack.workers:
+        for pid in [*stack.horses(worker), worker.pid]:
+            kill(pid, signal.SIGCONT)
+
+
+@fault
 def web_killed(stack):
     """All processes, several times; and each time one of them between commit and Redis."""
     for _ in range(3):
@@ -323,6 +334,7 @@ def many_workers_and_clocks(stack):
 FAIL = ("raises", "hangs")
 OPTIONS = {
     "attempts_that_overrun": {"workers": 4},
+    "postgres_held_up_by_frozen_workers": {"workers": 4},
     "a_dyno_told_to_stop": {"environment": {"DYNO": "worker.1"}},
     "many_workers_and_clocks": {"workers": 4, "clocks": 3},
     "postgres_restarted": {"own": True},

@@ -1,11 +1,13 @@
-"""Check whether the database and Redis accept writes.
+"""Deal with servers and machines that vanish: see whether writes are accepted, and keep locks short.
 
 After a failover, a connection may lead to a server that has become a replica: it answers, but
 refuses writes. A new connection leads to the server that the URL names now.
 """
 
+from contextlib import contextmanager
+
 from django.core.cache import cache
-from django.db import OperationalError, connection
+from django.db import DEFAULT_DB_ALIAS, OperationalError, connection, transaction
 
 
 def check_database():
@@ -30,3 +32,20 @@ def leave_replica(exception):
     if read_only:
         connection.close()
     return read_only
+
+
+@contextmanager
+def atomic(*, idle_seconds, using=DEFAULT_DB_ALIAS, durable=False):
+    """Django's `atomic`, but Postgres rolls back when it has waited that long for a statement.
+
+    If a process freezes or its machine vanishes, Postgres would otherwise keep the locks for hours,
+    and everybody else would wait for them. Inside another transaction, that one's limit counts.
+    """
+    database = transaction.get_connection(using)
+    limited = database.vendor == "postgresql" and not database.in_atomic_block
+    with transaction.atomic(using=using, durable=durable):
+        if limited:
+            with database.cursor() as cursor:
+                milliseconds = idle_seconds * 1000
+                cursor.execute(f"SET LOCAL idle_in_transaction_session_timeout = {milliseconds:d}")
+        yield

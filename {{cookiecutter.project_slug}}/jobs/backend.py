@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from django.conf import settings
 from django.core import checks
 from django.core.exceptions import ValidationError
-from django.db import router, transaction
+from django.db import router
 
 from config.compat import (
     BaseTaskBackend,
@@ -24,6 +24,7 @@ from config.compat import (
     normalize_json,
     signals,
 )
+from config.servers import atomic
 from jobs.queue import carry_after_commit, count_unfinished, report_progress
 
 
@@ -72,7 +73,8 @@ class JobContext(TaskContext):
         """
         if self.job.committed:
             raise RuntimeError("This attempt has already committed: call commit() once.")
-        with transaction.atomic(using=router.db_for_write(type(self.job)), durable=self.durable):
+        using = router.db_for_write(type(self.job))
+        with atomic(using=using, durable=self.durable, idle_seconds=self.job.timeout):
             yield
             # Last, so that the clock never waits for the block.
             if not self.job.succeed():

@@ -10,7 +10,7 @@ from functools import partial
 
 from django.conf import settings
 from django.core.cache import cache
-from django.db import close_old_connections, transaction
+from django.db import close_old_connections
 from django.db.models import Q
 from django.db.models.functions import Now
 from django_rq import get_queue
@@ -18,9 +18,9 @@ from redis.exceptions import RedisError
 from rq.registry import clean_registries
 
 from config.compat import TaskResultStatus
-from config.servers import check_database
+from config.servers import atomic, check_database
 from jobs import queue, schedule
-from jobs.models import Job
+from jobs.models import GRACE, Job
 from jobs.worker import finish, log_failure
 
 logger = logging.getLogger(__name__)
@@ -85,7 +85,7 @@ def give_up_dead(queue_name):
 
 def give_up(job):
     """Fail the running attempt, unless it is being committed right now."""
-    with transaction.atomic():
+    with atomic(idle_seconds=GRACE):
         rows = Job.objects.select_for_update(skip_locked=True)
         found = rows.filter(pk=job.pk, status=TaskResultStatus.RUNNING, attempts=job.attempts)
         given_up = bool(found) and job.fail(WorkerDied("The worker died, or took too long."))

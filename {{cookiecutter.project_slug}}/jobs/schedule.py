@@ -9,15 +9,15 @@ from datetime import UTC, datetime, timedelta
 from croniter import CroniterError, croniter
 from django.conf import settings
 from django.core.checks import Error, register
-from django.db import transaction
 from django.db.models import Q
 from django.db.models.functions import Now
 from django.utils import timezone
 from django.utils.module_loading import import_string
 
 from config.compat import Task
+from config.servers import atomic
 from jobs.backend import Backend
-from jobs.models import Schedule
+from jobs.models import GRACE, Schedule
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ def enqueue_due():
 
 def enqueue(row):
     """Enqueue the task of a due entry, and set the entry's next time: both, or neither."""
-    with transaction.atomic():
+    with atomic(idle_seconds=GRACE):
         # Only one clock gets past this UPDATE.
         same = Schedule.objects.filter(pk=row.pk, due=row.due)
         moved = same.update(due=next_time(row.crontab, row.now))

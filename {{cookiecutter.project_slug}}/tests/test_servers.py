@@ -200,6 +200,24 @@ class SimpleError(Exception):
     pgcode = "25006"
 
 
+@pytest.mark.parametrize(
+    ("vendor", "inside", "expected"),
+    [
+        ("postgresql", False, ["SET LOCAL idle_in_transaction_session_timeout = 5000"]),
+        ("postgresql", True, []),
+        ("sqlite", False, []),
+    ],
+)
+def test_postgres_ends_an_idle_transaction(monkeypatch, vendor, inside, expected):
+    executed = []
+    cursor = nullcontext(SimpleNamespace(execute=executed.append))
+    database = SimpleNamespace(vendor=vendor, in_atomic_block=inside, cursor=lambda: cursor)
+    monkeypatch.setattr(servers.transaction, "get_connection", lambda using: database)
+    monkeypatch.setattr(servers.transaction, "atomic", lambda **options: nullcontext())
+    with servers.atomic(idle_seconds=5):
+        assert executed == expected
+
+
 def test_redis_is_tried_again_on_a_new_connection(monkeypatch):
     connections = []
     get_connection = ConnectionPool.get_connection

@@ -1,9 +1,12 @@
 """Tasks that take effect in `commit()`, outside of it, after a long time, or in a later version."""
 
+import os
+import signal
 import time
 from contextlib import suppress
 
 from config.compat import task
+from jobs.models import Job
 from orders.models import Effect
 
 RETRIES = (1, 1, 1)
@@ -14,6 +17,8 @@ def charge(context, order_id, trouble):
     work(order_id, trouble, context.attempt)
     with context.commit():
         Effect.objects.create(order_id=order_id)
+        if trouble == "freezes" and context.attempt == 1:
+            freeze(context.job)
 
 
 @task(takes_context=True, timeout=3, retries=RETRIES)
@@ -54,3 +59,10 @@ def overrun(order_id):
         with suppress(Exception):
             time.sleep(0.2)
             late = not Effect.objects.filter(order_id=order_id).exists()
+
+
+def freeze(job):
+    """Stop, with the worker, while the job's row is locked, as at the end of `commit()`."""
+    Job.objects.select_for_update().get(pk=job.pk)
+    for pid in (os.getppid(), os.getpid()):
+        os.kill(pid, signal.SIGSTOP)
