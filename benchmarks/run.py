@@ -42,7 +42,7 @@ ROWS = {
         " site inserts by GET",
     ),
     "home page with ten tokens, requests/s": ("≥ 0.6", "the same page through gunicorn"),
-    "stylesheet, requests/s": ("≥ 0.95", "what a static file costs beside pages"),
+    "stylesheet, requests/s": ("≥ 0.95", "a static file, served through the site's middleware"),
     "a page that waits 30 ms for Postgres, requests/s": (
         "≥ 2.6",
         "threads: a worker does not stand still while one request waits",
@@ -53,7 +53,7 @@ ROWS = {
     ),
     "start of web to its first answer": (
         "≤ 1.0",
-        "loading once for all workers pays for more code",
+        "the site has more code, but loads it once for all workers",
     ),
     "memory of web after traffic": ("≤ 0.8", "workers share what was loaded before they forked"),
     "from enqueue to ready": ("≤ 1.3", "a job that is committed with its row, and runs once"),
@@ -63,7 +63,7 @@ ROWS = {
         "≤ 2.0",
         "the clock reads a bounded number of rows by an index, whatever the backlog",
     ),
-    "memory of that clock": ("≤ 1.2", "and keeps a bounded number of them"),
+    "memory of that clock": ("≤ 1.2", "it keeps a bounded number of rows"),
 }
 
 
@@ -252,7 +252,7 @@ def describe(benchmark, load_before):
 
 
 def table(rows):
-    lines = ["| what | site / plain | range | what it tells |", "|---|---|---|---|"]
+    lines = ["| what | ratio | range | what it tells |", "|---|---|---|---|"]
     lines += [f"| {row.name} | {row.ratio:.2f} | {row.range} | {row.lesson} |" for row in rows]
     return "".join(f"{line}\n" for line in lines)
 

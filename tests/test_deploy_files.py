@@ -64,18 +64,42 @@ def test_compose_reads_the_owners_settings_and_the_live_release(engine, site):
     before = env.read_text()
     try:
         settings = "DOMAIN=www.example.org\nCOMPOSE_FILE=deploy/compose.yaml\nHTTPS_PORT=8443\n"
+        settings += "SECURE_HSTS_SECONDS=3600\n"
         env.write_text(before + settings)
         release.write_text("RELEASE=2026-01-01\n")
         config = docker("compose", "config", cwd=site)
         assert re.search(r"^ +image: my_site-production:2026-01-01$", config, re.M)
         assert re.search(r"^ +DOMAIN: www\.example\.org$", config, re.M)
         assert re.search(r'^ +published: "8443"$', config, re.M)
+        assert len(re.findall(r'^ +SECURE_HSTS_SECONDS: "3600"$', config, re.M)) == 4
+        assert not re.search(r"^ +LOG_LEVEL: [^n]", config, re.M)
         assert f"file: {site}/secrets/releases/2026-01-01/secret_key" in config
         elsewhere = docker("compose", "config", cwd=site / "deploy", check=False)
         assert "required variable DOMAIN is missing a value" in elsewhere
     finally:
         env.write_text(before)
         release.unlink()
+
+
+@pytest.mark.parametrize(
+    ("file", "unsuitable"),
+    [
+        # The files decide about these. On a Swarm, mail and old keys need a secret of one's own.
+        ("compose.yaml", {"DEBUG", "HTTPS", "PORT"}),
+        (
+            "stack.yaml",
+            {"ADMINS", "DEBUG", "DEFAULT_FROM_EMAIL", "DRAIN_SECONDS", "EMAIL_URL", "HTTPS", "PORT"}
+            | {"SECRET_KEY_FALLBACKS", "WEB_CONCURRENCY"},
+        ),
+    ],
+)
+def test_every_setting_reaches_the_containers(site, file, unsuitable):
+    settings = (site / "config/settings.py").read_text()
+    names = set(re.findall(r'env\.\w+\(\s*"(\w+)"', settings))
+    assert {"LOG_LEVEL", "SECRET_KEY"} <= names
+    text = (site / "deploy" / file).read_text()
+    passed = set(re.findall(r"^ +([A-Z_]+?)(?:_FILE)?:", text, re.M))
+    assert names - passed == unsuitable
 
 
 def test_files_written_by_deploys_are_private_and_ignored_by_git(site):

@@ -114,6 +114,7 @@ def test_the_shells_work(project):
     assert "tokens" in project.exec("web", "python", "manage.py", "dbshell", input=sql)
     command = "from django.conf import settings; print('settings', settings.DEBUG)"
     assert "settings True" in project.exec("web", "python", "manage.py", "shell", "-c", command)
+    assert "default" in project.exec("worker", "python", "manage.py", "rqstats")
 
 
 @pytest.mark.slow

@@ -344,6 +344,13 @@ class Swarm(Containers):
         path.write_text("".join(docker("logs", container, check=False) for container in containers))
         return path
 
+    def manage(self, *command):
+        """Run manage.py in a web container, as docs/servers.md says; return its output."""
+        web = docker("ps", "--quiet", "--filter", f"name={self.name}_web").split()[0]
+        user = {"USERNAME": "admin", "EMAIL": "admin@example.org", "PASSWORD": token_hex(16)}
+        options = [f"--env=DJANGO_SUPERUSER_{name}={value}" for name, value in user.items()]
+        return docker("exec", *options, web, "python", "manage.py", *command)
+
     def images(self, service):
         """Return the set of images that the service's running tasks use."""
         tasks = ["service", "ps", f"{self.name}_{service}", "--filter", "desired-state=running"]
@@ -387,6 +394,7 @@ def test_a_swarm_updates_under_load_without_loss_and_rolls_a_bad_image_back(swar
             # It has no web to start, so that even the bad one will do.
             wait_for(lambda image=image: swarm.images("worker") == {image}, 120, "the workers")
             wait_for(lambda: swarm.update("worker") == "completed", 120, "the workers")
+        assert "Superuser created" in swarm.manage("createsuperuser", "--no-input")
 
     try:
         with swarm:

@@ -2,6 +2,7 @@
 
 from functools import wraps
 
+from django.conf import settings
 from django.contrib import admin
 from django.core.exceptions import ImproperlyConfigured, PermissionDenied
 from django.core.paginator import Paginator
@@ -18,14 +19,10 @@ from config.views import unavailable
 admin.site.site_title = admin.site.site_header = SITE_NAME
 
 # The dashboard's pages have inline scripts and styles.
-DASHBOARD_CSP = {
+DASHBOARD_CSP = settings.SECURE_CSP | {
     "default-src": ["'self'"],
     "script-src": ["'self'", "'unsafe-inline'"],
     "style-src": ["'self'", "'unsafe-inline'"],
-    "img-src": ["'self'", "data:"],
-    "form-action": ["'self'"],
-    "base-uri": ["'none'"],
-    "frame-ancestors": ["'none'"],
 }
 
 

@@ -1,4 +1,4 @@
-"""Deal with servers and machines that vanish: see whether writes are accepted, and keep locks short.
+"""What helps when servers or machines vanish: checks that writes are accepted, and short locks.
 
 After a failover, a connection may lead to a server that has become a replica: it answers, but
 refuses writes. A new connection leads to the server that the URL names now.

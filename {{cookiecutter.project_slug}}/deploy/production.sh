@@ -193,7 +193,7 @@ ask_domains() {
             ask "$web" caddy 443 "$one" / 500 2>/dev/null && continue 2
             sleep 2
         done
-        ask "$web" caddy 443 "$one" / 500 || fail "Does $one lead to this machine?"
+        ask "$web" caddy 443 "$one" / 500 || fail "$one did not answer through Caddy: does its DNS record point to this machine?"
     done
 }
 
@@ -446,10 +446,10 @@ watch() {
             case $one in localhost | *.localhost) continue ;; esac
             openssl s_client -connect "localhost:$port" -servername "$one" </dev/null 2>/dev/null |
                 openssl x509 -noout -checkend $((CERTIFICATE_DAYS * 86400)) >/dev/null ||
-                echo "The certificate of $one ends within $CERTIFICATE_DAYS days."
+                echo "The certificate of $one expires within $CERTIFICATE_DAYS days, or cannot be read."
         done
         [ -n "$(find backups -name '20*Z' -mmin -$((LAST_BACKUP * 60)) 2>/dev/null)" ] ||
-            echo "The newest backup is older than $LAST_BACKUP hours."
+            echo "There is no backup from the last $LAST_BACKUP hours."
         df --output=pcent,target . /var/lib/docker 2>/dev/null | sort --unique |
             awk -v most=$DISK_PERCENT '$1 + 0 > most {print "The disk of " $2 " is " $1 " full."}'
     )
@@ -508,7 +508,7 @@ name=$(docker compose config --no-interpolate | sed -n 's/^name: //p')
 trial=$name-trial
 
 if [ "$1" != watch ]; then
-    command -v flock >/dev/null || fail "This needs Linux: here is no flock."
+    command -v flock >/dev/null || fail "This needs Linux: there is no flock here."
     exec 9<deploy
     if ! flock --nonblock 9; then
         say "Another deploy, backup or restore is running: waiting for it to end."

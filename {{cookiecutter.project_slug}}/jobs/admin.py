@@ -6,7 +6,7 @@ from config.compat import TaskResultStatus
 from jobs.models import Job
 from jobs.worker import finish
 
-ALTOGETHER = 1000  # the most jobs that one action changes
+MAX_PER_ACTION = 1000
 
 
 @admin.register(Job)
@@ -44,13 +44,13 @@ class JobAdmin(admin.ModelAdmin):
 
     @admin.action(description="Run failed jobs again", permissions=["change"])
     def run_again(self, request, queryset):
-        failed = queryset.filter(status=TaskResultStatus.FAILED)[:ALTOGETHER]
+        failed = queryset.filter(status=TaskResultStatus.FAILED)[:MAX_PER_ACTION]
         changed = [job for job in failed if job.run_again()]
         self.message_user(request, f"{len(changed)} will run again.", messages.SUCCESS)
 
     @admin.action(description="Cancel unfinished jobs", permissions=["change"])
     def cancel(self, request, queryset):
-        cancelled = [job for job in queryset.unfinished()[:ALTOGETHER] if job.cancel()]
+        cancelled = [job for job in queryset.unfinished()[:MAX_PER_ACTION] if job.cancel()]
         for job in cancelled:
             finish(job)
         self.message_user(request, f"{len(cancelled)} cancelled.", messages.SUCCESS)

@@ -13,7 +13,7 @@ PENDING_LIMIT = 5
 LIFETIME = timedelta(hours=24)
 
 try:
-    # How often a minute one address may press each button that makes a token.
+    # How many times a minute one address may press each button that makes a token.
     RATE = env.int("TOKEN_RATE", 60, validate=validate.Range(1))
     # The simulated work of a background job, whose timeout is 30 seconds.
     WORK_SECONDS = env.float("TOKEN_WORK_SECONDS", 2.0, validate=validate.Range(0, 25))

@@ -1,7 +1,6 @@
 from uuid import UUID, uuid4
 
 from django.contrib import messages
-from django.db import transaction
 from django.shortcuts import redirect, render
 from django.utils.html import escape
 from django.utils.safestring import SafeString
@@ -10,6 +9,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from django_htmx.http import HttpResponseClientRefresh
 
 from config.compat import TaskResultStatus
+from config.servers import atomic
 from config.throttle import throttled
 from config.views import unavailable
 from jobs.backend import QueueFull
@@ -104,7 +104,7 @@ def create_token(request, *, instead_of=None, **fields):
     visitor = get_visitor(request) or uuid4()
     response = redirect("tokens:home")
     try:
-        with transaction.atomic():
+        with atomic(idle_seconds=10):
             if instead_of is not None and not instead_of.delete()[0]:
                 return response
             pk = uuid4()
