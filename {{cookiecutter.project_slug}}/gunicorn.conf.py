@@ -51,7 +51,7 @@ preload_app = True
 # Heroku's router gives up after 30 s, so nobody would get a later answer.
 timeout = 30
 # On Heroku, SIGKILL follows SIGTERM after 30 s. Finish running requests before that.
-graceful_timeout = 20
+graceful_timeout = 20 + DRAIN_SECONDS
 # Heroku's router closes an idle connection after 90 s. Keep it for longer than that.
 keepalive = 95
 

@@ -15,12 +15,23 @@ from django.core.exceptions import ValidationError as InvalidAddress
 from django.core.validators import validate_email
 from dotenv.parser import parse_stream
 from environs import EnvError, FileAwareEnv, ValidationError
+from psycopg2 import ProgrammingError
+from psycopg2.extensions import make_dsn
 from redis import ConnectionPool
 from redis.exceptions import RedisError
 
 from config.mail import mail_settings
 
-env = FileAwareEnv(strip_whitespace=True)
+
+class Env(FileAwareEnv):
+    def _get_value(self, name, default):
+        try:
+            return super()._get_value(name, default)
+        except UnicodeDecodeError as error:
+            raise EnvError(f'"{name}_FILE" names a file that is not UTF-8') from error
+
+
+env = Env(strip_whitespace=True)
 
 # What can match a Host header: no scheme, port, path or quotes; [::1], not ::1; xn--..., not ü.
 HOST = r"[a-z0-9-]+(\.[a-z0-9-]+)*|\[[0-9a-f:.]+\]"
@@ -106,9 +117,10 @@ def parse_database(url, otherwise):
     """Return Django's settings for the database at the URL, or at `otherwise` if it is empty."""
     try:
         database = dj_database_url.parse(url or otherwise)
-    except ValueError:
+        make_dsn(**database.get("OPTIONS", {}))  # refuses options that Postgres does not know
+    except (ProgrammingError, ValueError):
         database = {"ENGINE": "", "NAME": ""}
-    engine = database["ENGINE"].rpartition(".")[2]
+    engine = database["ENGINE"].removeprefix("django.db.backends.")
     # With one slash too few, SQLite would use a database in memory.
     if engine not in {"postgresql", "sqlite3"} or database["NAME"] in {"", ":memory:"}:
         raise ValidationError(
@@ -127,6 +139,7 @@ def parse_redis(url):
     except (RedisError, TypeError, ValueError):
         parts = urlsplit("redis:")
     complete = parts.hostname and re.fullmatch(r"/?[0-9]*", parts.path)
+    complete = complete and "decode_responses" not in parts.query  # the cache needs bytes
     if parts.scheme in {"redis", "rediss"} and not complete:
         raise ValidationError(
             "write it like redis://host:6379/0 or rediss://:password@host:6380/0, without quotes"

@@ -194,7 +194,7 @@ RQ_QUEUES = {
 
 # --- Jobs: see docs/jobs.md --------------------------------------------------------------------
 
-RQ = {"WORKER_CLASS": "jobs.worker.Worker"}
+RQ = {"WORKER_CLASS": "jobs.worker.Worker", "JOB_CLASS": "jobs.worker.Attempt"}
 TASKS = {"default": {"BACKEND": "jobs.backend.Backend", "QUEUES": [*RQ_QUEUES]}}
 
 # The most unfinished jobs of a queue. Past that the site answers 503, so no flood fills the disk.
@@ -278,9 +278,7 @@ CONTENT_SECURITY_POLICY = {"DIRECTIVES": SECURE_CSP}  # for django-csp, before D
 # gunicorn decides whether a request came over HTTPS: it trusts X-Forwarded-Proto only from
 # FORWARDED_ALLOW_IPS. SECURE_PROXY_SSL_HEADER would trust it from everybody.
 if HTTPS:
-    SECURE_SSL_REDIRECT = True
-    SESSION_COOKIE_SECURE = True
-    CSRF_COOKIE_SECURE = True
+    SECURE_SSL_REDIRECT = SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = True
     # The prefix makes browsers refuse these cookies from a subdomain or without HTTPS.
     SESSION_COOKIE_NAME = "__Host-sessionid"
     CSRF_COOKIE_NAME = "__Host-csrftoken"

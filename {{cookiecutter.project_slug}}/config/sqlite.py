@@ -34,6 +34,8 @@ def exchange(database, other):
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     spare = Path(other).with_name("exchanged.sqlite3")
+    if spare.exists():
+        sys.exit(f"An exchange was interrupted: {spare} has data that may be nowhere else.")
     copy(database, spare)
     copy(other, database)
     copy(spare, other)

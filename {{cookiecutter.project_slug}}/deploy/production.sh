@@ -108,6 +108,8 @@ SELECT 'CREATE ROLE site NOLOGIN' WHERE to_regrole('site') IS NULL \gexec
 SELECT 'CREATE ROLE $(login) LOGIN IN ROLE site' WHERE to_regrole('$(login)') IS NULL \gexec
 ALTER ROLE $(login) PASSWORD '$(password postgres)';
 ALTER ROLE $(login) SET role TO site;
+-- Otherwise a process that froze keeps its locks, and others wait for them.
+ALTER ROLE $(login) SET idle_in_transaction_session_timeout TO '10min';
 ALTER DATABASE site OWNER TO site;
 -- Tables from the time when the site was a superuser.
 SELECT format('ALTER TABLE %s OWNER TO site', oid::regclass) FROM pg_class
@@ -170,6 +172,7 @@ PYTHON
 
 # Start a web of the new version that no visitor can reach, and ask it for two pages.
 try_out() {
+    docker rm --force "$trial" >/dev/null 2>&1 || true # left by a deploy that was killed
     docker compose run --detach --no-deps --name "$trial" web-a >/dev/null
     for _ in {1..60}; do
         docker inspect --format '{{.State.Status}} {{.State.Health.Status}}' "$trial" |
@@ -450,7 +453,8 @@ watch() {
         done
         [ -n "$(find backups -name '20*Z' -mmin -$((LAST_BACKUP * 60)) 2>/dev/null)" ] ||
             echo "There is no backup from the last $LAST_BACKUP hours."
-        df --output=pcent,target . /var/lib/docker 2>/dev/null | sort --unique |
+        data=$(docker info --format '{{.DockerRootDir}}')
+        { df --output=pcent,target . "$data" 2>/dev/null || true; } | sort --unique |
             awk -v most=$DISK_PERCENT '$1 + 0 > most {print "The disk of " $2 " is " $1 " full."}'
     )
     [ -z "$troubles" ] || fail "$troubles"

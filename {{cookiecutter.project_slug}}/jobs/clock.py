@@ -62,7 +62,8 @@ def purge():
     for _ in range(10):
         old = Job.objects.filter(finished_at__lte=Now() - KEEP).order_by("finished_at")
         batch = list(old.values_list("pk", flat=True)[:BATCH])
-        Job.objects.filter(pk__in=batch).delete()
+        with atomic(idle_seconds=GRACE):
+            Job.objects.filter(pk__in=batch).delete()
         if len(batch) < BATCH:
             break
 

@@ -7,10 +7,10 @@ from uuid import uuid4
 from django.conf import settings
 from django.db import models
 from django.db.models import Q
-from django.db.models.functions import Now
+from django.db.models.functions import Coalesce, Now
 from django.utils.module_loading import import_string
 
-from config.compat import Task, TaskResultStatus
+from config.compat import InvalidTask, Task, TaskResultStatus
 
 # An attempt that has not ended this many seconds after its timeout counts as dead.
 GRACE = 5
@@ -117,12 +117,15 @@ class Job(models.Model):
         return self.status in {TaskResultStatus.READY, TaskResultStatus.RUNNING}
 
     def get_task(self):
-        """Return the task. Raise ImportError if its path leads to none."""
+        """Return the task. Raise ImportError if its path leads to none, or its queue is gone."""
         task = import_string(self.task)
         if not isinstance(task, Task):
             raise ImportError(f"{self.task} is not a task")
         if task.queue_name != self.queue_name:
-            task = task.using(queue_name=self.queue_name)
+            try:
+                task = task.using(queue_name=self.queue_name)
+            except InvalidTask as error:
+                raise ImportError(str(error)) from error
         return task
 
     def claim(self, worker_id):
@@ -178,11 +181,12 @@ class Job(models.Model):
 
     def postpone(self, exception):
         """Wait for a worker that can import the task, for up to a day."""
-        old = Job.objects.filter(pk=self.pk, enqueued_at__lte=Now() - IMPORT_WITHIN)
+        old = Job.objects.filter(pk=self.pk, last_attempted_at__lte=Now() - IMPORT_WITHIN)
         if old.exists():
             errors = self._errors_with(exception)
             return self._give_up(TaskResultStatus.READY, errors=errors)
-        return self._wait(TaskResultStatus.READY, IMPORT_EVERY)
+        first = Coalesce("last_attempted_at", Now())
+        return self._wait(TaskResultStatus.READY, IMPORT_EVERY, last_attempted_at=first)
 
     def cancel(self):
         """End an unfinished job. If an attempt is running, it can no longer commit."""
@@ -192,7 +196,8 @@ class Job(models.Model):
 
     def run_again(self):
         """Give a failed job all its attempts again."""
-        return self._wait(TaskResultStatus.FAILED, timedelta(), failures=0, finished_at=None)
+        new = {"failures": 0, "last_attempted_at": None, "finished_at": None}
+        return self._wait(TaskResultStatus.FAILED, timedelta(), **new)
 
     def _give_up(self, before, **fields):
         return self._update(before, status=TaskResultStatus.FAILED, finished_at=Now(), **fields)

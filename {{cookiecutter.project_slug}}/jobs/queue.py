@@ -132,7 +132,7 @@ def read_counts():
     counts = None
     if not redis_is_silent():
         try:
-            counts = cache.get(COUNTS_KEY, {"at": time.time(), "unfinished": {}})
+            counts = cache.get(COUNTS_KEY)
         except RedisError as error:
             leave_alone(error)
     if counts is None or counts["at"] < time.time() - COUNTS_LATE:

@@ -33,9 +33,10 @@ def enqueue_due():
     """
     entries = set(settings.SCHEDULE.items())
     new = entries - set(Schedule.objects.values_list("task", "crontab"))
-    Schedule.objects.bulk_create(
-        [Schedule(task=path, crontab=crontab) for path, crontab in new], ignore_conflicts=True
-    )
+    with atomic(idle_seconds=GRACE):
+        Schedule.objects.bulk_create(
+            [Schedule(task=path, crontab=crontab) for path, crontab in new], ignore_conflicts=True
+        )
     due = Schedule.objects.annotate(now=Now()).filter(Q(due=None) | Q(due__lte=Now()))
     for row in due:
         if (row.task, row.crontab) in entries:

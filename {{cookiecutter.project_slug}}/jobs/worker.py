@@ -40,9 +40,22 @@ class Worker(HerokuWorker if settings.HEROKU else rq.Worker):
         logger.info("worker=%s queues=%s", self.name, ",".join(self.queue_names()))
         return super().work(*args, **kwargs | {"logging_level": "WARNING"})
 
+    def fork_work_horse(self, job, queue):
+        # What this process logs as an error is mailed by a job, over a connection to the database.
+        # Work-horses must not share it: one that is killed would leave its transaction to the next.
+        connections.close_all()
+        super().fork_work_horse(job, queue)
+
     def heartbeat(self, *args, **kwargs):
         super().heartbeat(*args, **kwargs)
         HEARTBEAT.touch()
+
+
+class Attempt(rq.job.Job):
+    """RQ's job, but it can call only `run`: Redis may say something else, and is not trusted."""
+
+    func = property(lambda self: run)
+    success_callback = failure_callback = stopped_callback = None
 
 
 def wait_for_redis(connection):

@@ -63,11 +63,11 @@ def test_without_redis_the_dashboard_says_so(admin_client, no_redis, url):
 
 @pytest.mark.django_db(transaction=True)
 def test_the_dashboard_shows_and_requeues_a_failed_job(admin_client, queue, work):
-    job = queue.enqueue("operator.truediv", 1, 0)
+    job = queue.enqueue("jobs.worker.run", "not an id", 1)
     work()
     assert job.id in admin_client.get(reverse("admin:django_rq_failed_jobs", args=[0])).text
     detail = reverse("admin:django_rq_result_detail", args=[0, job.id, job.latest_result().id])
-    assert "ZeroDivisionError" in admin_client.get(detail).text
+    assert "not a valid UUID" in admin_client.get(detail).text
     admin_client.post(reverse("admin:django_rq_requeue_job", args=[0, job.id]))
     assert queue.job_ids == [job.id]
 

@@ -54,6 +54,8 @@ REFUSED = {
         "postgres://user:pass[word@host/name",
         "sqlite://db.sqlite3",
         "sqlite://:memory:",
+        "timescale://user@host/name",
+        "postgres://user@host/name?no_such_option=1",
     ],
     "EMAIL_URL": ["mail.example.org", '"smtp://mail.example.org"', "smtp://mail.example.org:port"],
     "DEFAULT_FROM_EMAIL": ["example.org", "The Site <example.org>"],
@@ -67,6 +69,7 @@ REFUSED = {
         "redis://localhost:6379/name",
         "redis://localhost:6379/0?no_such_option=1",
         "redis://localhost:6379/0?socket_timeout=long",
+        "redis://localhost:6379/0?decode_responses=true",
         "redis://",
     ],
 }
@@ -159,6 +162,13 @@ def test_heroku_trusts_every_proxy(load):
 def test_an_empty_url_counts_as_unset(load):
     settings = load(DATABASE_URL="", REDIS_URL="")
     assert settings["DATABASES"]["default"]["NAME"] == str(ROOT / "db.sqlite3")
+
+
+def test_a_file_in_another_encoding_is_refused_with_the_variables_name(load, tmp_path):
+    path = tmp_path / "secret_key"
+    path.write_text("secret", encoding="utf-16")
+    with pytest.raises(SystemExit, match=r'^The environment is wrong: "SECRET_KEY_FILE" names'):
+        load(SECRET_KEY_FILE=str(path))
 
 
 # --- .env --------------------------------------------------------------------------------------

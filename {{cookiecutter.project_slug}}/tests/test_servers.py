@@ -96,6 +96,14 @@ def test_two_databases_are_exchanged(database, tmp_path, run, monkeypatch):
     assert not (tmp_path / "exchanged.sqlite3").exists()
 
 
+def test_what_an_interrupted_exchange_left_is_not_overwritten(database, tmp_path, run):
+    spare = tmp_path / "exchanged.sqlite3"
+    spare.write_text("data")
+    with pytest.raises(SystemExit, match=f"{spare} has data"):
+        run("exchange", database, tmp_path / "other")
+    assert spare.read_text() == "data"
+
+
 def test_a_missing_database_cannot_be_backed_up(tmp_path, run):
     with pytest.raises(sqlite3.OperationalError, match="unable to open database file"):
         run("backup", tmp_path / "db.sqlite3")

@@ -8,6 +8,7 @@ from django.dispatch import receiver
 from django.utils import timezone
 
 from config.compat import TaskResultStatus, signals, task
+from config.servers import atomic
 from jobs.models import Job
 from tokens import conf
 from tokens.models import Token, new_value
@@ -44,7 +45,8 @@ def tidy():
     deleted = BATCH
     while deleted == BATCH:
         batch = Token.objects.expired().order_by("created").values_list("pk", flat=True)
-        deleted, _ = Token.objects.filter(pk__in=list(batch[:BATCH])).delete()
+        with atomic(idle_seconds=10):
+            deleted, _ = Token.objects.filter(pk__in=list(batch[:BATCH])).delete()
     job = Job.objects.filter(pk=OuterRef("job"))
     pending = Token.objects.pending().filter(created__lte=timezone.now() - timedelta(minutes=1))
     pending.filter(Exists(job.filter(status=TaskResultStatus.FAILED))).update(

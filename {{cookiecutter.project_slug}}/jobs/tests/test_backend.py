@@ -274,6 +274,15 @@ def test_without_redis_a_queue_is_bounded_too(settings, no_redis, monkeypatch):
         tasks.add.enqueue(2)
 
 
+def test_without_a_clock_a_queue_is_bounded_too(settings, monkeypatch):
+    monkeypatch.setattr(carrier, "COUNTS_AGE", 0)
+    settings.JOBS_MAX_UNFINISHED = 2
+    for number in range(2):
+        tasks.add.enqueue(number)
+    with pytest.raises(QueueFull):
+        tasks.add.enqueue(2)
+
+
 def test_a_count_of_a_clock_that_has_stopped_is_not_believed(settings):
     settings.JOBS_MAX_UNFINISHED = 2
     stopped = time.time() - carrier.COUNTS_LATE - 1
@@ -321,7 +330,15 @@ def test_a_queue_named_in_the_settings_works_everywhere(low, queue, work):
     assert tasks.calls == [(1, 0)]
 
 
+def test_the_jobs_of_a_queue_that_is_gone_do_not_raise(queue):
+    result = tasks.add.enqueue(1)
+    Job.objects.update(queue_name="gone")
+    with pytest.raises(TaskResultDoesNotExist):
+        tasks.add.get_result(result.id)
+
+
 def test_enqueueing_takes_one_statement():
+    cache.set(carrier.COUNTS_KEY, {"at": time.time(), "unfinished": {}})
     with CaptureQueriesContext(connection) as queries:
         tasks.add.enqueue(1)
     assert len([query for query in queries if query["sql"].startswith("INSERT")]) == 1

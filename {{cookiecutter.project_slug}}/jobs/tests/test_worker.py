@@ -73,6 +73,28 @@ def test_a_worker_that_starts_waits_for_redis(monkeypatch, caplog):
     ]
 
 
+def test_a_work_horse_shares_no_connection(monkeypatch):
+    """An error that the worker logs is mailed by a job, over a connection that stays open."""
+    done = []
+    monkeypatch.setattr(worker.connections, "close_all", lambda: done.append("closed"))
+    monkeypatch.setattr("rq.Worker.fork_work_horse", lambda *_: done.append("forked"))
+    get_worker().fork_work_horse(None, None)
+    assert done == ["closed", "forked"]
+
+
+def test_a_worker_calls_only_the_sites_own_function(queue, work, tmp_path):
+    """Whoever can write to Redis cannot run code with it."""
+    queue.enqueue("os.mkdir", str(tmp_path / "function"))
+    job = queue.enqueue("jobs.worker.run", str(uuid4()), 1)
+    for name in ("success", "failure", "stopped"):
+        queue.connection.hset(job.key, f"{name}_callback_name", "os.getpid")
+    work()
+    assert not (tmp_path / "function").exists()
+    job.refresh()
+    assert job.func is worker.run
+    assert job.success_callback is job.failure_callback is job.stopped_callback is None
+
+
 def test_a_heartbeat_touches_the_file_of_the_health_check(monkeypatch, tmp_path):
     monkeypatch.setattr(worker, "HEARTBEAT", tmp_path / "heartbeat")
     get_worker().heartbeat()
@@ -230,14 +252,23 @@ def test_a_task_that_cannot_be_imported_waits_for_a_worker_that_can(work):
 
 
 def test_a_task_that_no_worker_can_import_fails_after_a_day(work, caplog):
-    tasks.add.enqueue(1)
     yesterday = timezone.now() - timedelta(days=2)
+    tasks.add.enqueue(1)
+    # However old the job is: it may have been deferred.
     Job.objects.update(task="jobs.tests.tasks.gone", enqueued_at=yesterday)
+    work()
+    assert Job.objects.get().status == "READY"
+    Job.objects.update(last_attempted_at=yesterday, due=yesterday)
+    carrier.carry(Job.objects.all())
     work()
     job = Job.objects.get()
     assert job.status == "FAILED"
     assert "ImportError" in job.errors[0]["traceback"]
     assert "has failed for good" in caplog.text
+    job.run_again()
+    carrier.carry(Job.objects.all())
+    work()
+    assert Job.objects.get().status == "READY"
 
 
 def test_progress_is_reported_at_most_five_times_a_second(hook, work):

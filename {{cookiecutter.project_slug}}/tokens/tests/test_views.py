@@ -11,6 +11,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
+from jobs import clock
 from jobs import queue as carrier
 from jobs.models import Job
 from tokens import conf, tasks
@@ -331,6 +332,7 @@ def failed(visitor, db):
     ],
 )
 def test_a_page_makes_only_the_queries_it_needs(client, token, failed, method, path, expected):
+    clock.publish()
     assert asked(getattr(client, method), path, {"token": failed.pk}) == expected
 
 
