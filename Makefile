@@ -31,8 +31,7 @@ servers:
 
 .PHONY: test
 test: servers .venv/installed  ## run the tests; SLOW=1 runs the slow ones too
-	@# Slow tests mostly wait, so two cores can run three of them.
-	@$(BIN)/pytest $(if $(SLOW),--numprocesses=3,-m "not slow") $(ARGS)
+	@$(BIN)/pytest $(if $(SLOW),,-m "not slow") $(ARGS)
 
 .PHONY: screenshots
 screenshots: servers .venv/installed  ## take the README's screenshots again

@@ -38,7 +38,7 @@ def test_a_row_compares_the_best_of_both_sides_with_its_goal(name, site, ratio, 
 def test_the_results_publish_what_a_reader_learns_and_no_verdict():
     row = Row("stylesheet, requests/s", [[1], [2]], [[4], [4]], max)
     line = table([row]).splitlines()[-1]
-    lesson = "what a static file costs beside pages"
+    lesson = "a static file, served through the site's middleware"
     assert line == f"| stylesheet, requests/s | 0.50 | 0.25 to 0.50 | {lesson} |"
 
 

@@ -43,7 +43,7 @@ def edit_site(site):
 ANSWERS = {"project_name": 'Ada\'s "site"', "project_slug": "adas", "license": "Apache-2.0"}
 
 
-@pytest.fixture(params=["create", "link"])
+@pytest.fixture(params=["create", pytest.param("link", marks=pytest.mark.slow)])
 def linked(request, repository, bake, tmp_path):
     """An edited site, made by cruft, or made by Cookiecutter and linked later."""
     answers = ANSWERS | {"django_version": newest_django()}

@@ -123,6 +123,7 @@ def test_the_sites_own_tests_pass_in_a_container(project):
     assert re.search(r"^\d+ passed", output, re.M), output
 
 
+@pytest.mark.slow
 def test_it_recovers_when_its_services_come_back(project):
     visitor = project.visitor().walk()
     project.compose("restart", "db")
@@ -184,6 +185,7 @@ def test_a_hanging_process_is_unhealthy(project):
         project.up()
 
 
+@pytest.mark.slow
 def test_three_workers_share_the_jobs(project):
     try:
         project.up("--scale", "worker=3")
@@ -201,6 +203,7 @@ def test_three_workers_share_the_jobs(project):
         project.up("--scale", "worker=1")
 
 
+@pytest.mark.slow
 def test_everything_stops_within_ten_seconds_and_the_data_stays(project):
     visitor = project.visitor().walk()
     # A process that takes longer is killed, with exit code 137.

@@ -15,7 +15,8 @@ def run_tests(site, site_bin, **environment):
     assert "Total coverage: 100.00%" in output
 
 
-def test_its_tests_pass_on_sqlite_and_cover_every_line_and_branch(site, site_bin):
+@pytest.mark.parametrize("variant", quick_variants(), indirect=True)
+def test_its_tests_pass_on_sqlite_and_cover_every_line_and_branch(site, site_bin, variant):
     run_tests(site, site_bin)
 
 
