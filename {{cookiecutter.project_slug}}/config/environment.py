@@ -24,6 +24,8 @@ from config.mail import mail_settings
 
 
 class Env(FileAwareEnv):
+    """Says which variable names a file that is not UTF-8."""
+
     def _get_value(self, name, default):
         try:
             return super()._get_value(name, default)

@@ -185,8 +185,8 @@ class Job(models.Model):
         if old.exists():
             errors = self._errors_with(exception)
             return self._give_up(TaskResultStatus.READY, errors=errors)
-        first = Coalesce("last_attempted_at", Now())
-        return self._wait(TaskResultStatus.READY, IMPORT_EVERY, last_attempted_at=first)
+        since = Coalesce("last_attempted_at", Now())
+        return self._wait(TaskResultStatus.READY, IMPORT_EVERY, last_attempted_at=since)
 
     def cancel(self):
         """End an unfinished job. If an attempt is running, it can no longer commit."""
