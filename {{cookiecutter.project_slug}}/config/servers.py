@@ -46,6 +46,6 @@ def atomic(*, idle_seconds, using=DEFAULT_DB_ALIAS, durable=False):
     with transaction.atomic(using=using, durable=durable):
         if limited:
             with database.cursor() as cursor:
-                milliseconds = idle_seconds * 1000
+                milliseconds = min(idle_seconds * 1000, 2**31 - 1)  # the most that Postgres takes
                 cursor.execute(f"SET LOCAL idle_in_transaction_session_timeout = {milliseconds:d}")
         yield

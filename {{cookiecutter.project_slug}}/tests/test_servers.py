@@ -209,20 +209,21 @@ class SimpleError(Exception):
 
 
 @pytest.mark.parametrize(
-    ("vendor", "inside", "expected"),
+    ("vendor", "inside", "seconds", "expected"),
     [
-        ("postgresql", False, ["SET LOCAL idle_in_transaction_session_timeout = 5000"]),
-        ("postgresql", True, []),
-        ("sqlite", False, []),
+        ("postgresql", False, 5, ["SET LOCAL idle_in_transaction_session_timeout = 5000"]),
+        ("postgresql", False, 10**7, ["SET LOCAL idle_in_transaction_session_timeout = 2147483647"]),
+        ("postgresql", True, 5, []),
+        ("sqlite", False, 5, []),
     ],
 )
-def test_postgres_ends_an_idle_transaction(monkeypatch, vendor, inside, expected):
+def test_postgres_ends_an_idle_transaction(monkeypatch, vendor, inside, seconds, expected):
     executed = []
     cursor = nullcontext(SimpleNamespace(execute=executed.append))
     database = SimpleNamespace(vendor=vendor, in_atomic_block=inside, cursor=lambda: cursor)
     monkeypatch.setattr(servers.transaction, "get_connection", lambda using: database)
     monkeypatch.setattr(servers.transaction, "atomic", lambda **options: nullcontext())
-    with servers.atomic(idle_seconds=5):
+    with servers.atomic(idle_seconds=seconds):
         assert executed == expected
 
 
