@@ -20,10 +20,11 @@ demo: .demo/my_site  ## render the template with its defaults and start the site
 .demo/my_site:
 	@scripts/demo $(FLOOR)
 
+# Git may have only touched the file: what is the same is not installed again.
 .venv/installed: tests/requirements.txt
-	@scripts/make-venv .venv $(FLOOR)
-	@$(PIP) --requirement tests/requirements.txt
-	@touch $@
+	@cmp -s $< $@ || scripts/make-venv .venv $(FLOOR)
+	@cmp -s $< $@ || $(PIP) --requirement $<
+	@cp $< $@
 
 .PHONY: servers
 servers:

@@ -6,10 +6,13 @@ import shutil
 import subprocess
 
 import pytest
+from jinja2 import Environment
 from support.commands import BIN, cookiecutter, git, run
 from support.processes import cannot_run
 from support.pythons import environment_of, find_pythons, newest_django, site_environment
 from support.template import FILES, TEMPLATE, check_tree, files
+
+from local_extensions import public_address
 
 
 def test_prompts_ask_and_answers_are_used(tmp_path):
@@ -40,7 +43,21 @@ def test_a_zip_a_git_url_and_a_path_bake_the_same(repository, tmp_path):
             if name not in {".env", "README.md"}:  # which names where it came from
                 assert (site / name).read_bytes() == (sites[0] / name).read_bytes()
     for site, template in zip(sites, [repository, zip_file], strict=False):
-        assert f"\nuvx cruft link {template} " in (site / "README.md").read_text()
+        assert f'\nuvx cruft link "{template}" ' in (site / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("template", "address"),
+    [
+        ("gh:ada/site", "https://github.com/ada/site"),
+        ("https://user:secret@github.com/ada/site@2.git", "https://github.com/ada/site@2.git"),
+        ("git@github.com:ada/site.git", "git@github.com:ada/site.git"),
+        ("/home/ada/a site", "/home/ada/a site"),
+    ],
+)
+def test_a_site_names_its_template_without_a_password(template, address):
+    environment = Environment(extensions=[public_address])
+    assert environment.filters["public_address"](template) == address
 
 
 def test_answers_come_from_a_replay_a_configuration_file_and_the_command_line(tmp_path):

@@ -25,7 +25,8 @@ def test_demo_works_on_a_fresh_clone_with_an_empty_home(tmp_path):
 
 
 PROGRAMS = """
-cat chmod dirname env expand find git grep head id ls make mkdir mv od rm sed sh touch tr uname
+cat chmod cmp cp dirname env expand find git grep head id ls make mkdir mv
+od rm sed sh touch tr uname
 """
 
 

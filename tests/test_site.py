@@ -1,6 +1,7 @@
 """The rendered site's own tests and linters, in its own environment."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -21,12 +22,20 @@ def test_its_tests_pass_on_sqlite_and_cover_every_line_and_branch(site, site_bin
 
 
 @pytest.mark.parametrize("variant", quick_variants(), indirect=True)
-def test_its_tests_pass_on_postgres_and_redis(site, site_bin, variant, postgres, redis):
+def test_its_tests_pass_on_postgres_and_redis(site, site_bin, variant, postgres, redis, tmp_path):
+    """In any folder, and with what an owner's shell and `.env` may hold."""
     run_tests(
-        site,
+        shutil.copytree(site, tmp_path / "tests" / "a site"),
         site_bin,
         DATABASE_URL=postgres.url(f"site_{variant.replace('.', '_')}"),
         REDIS_URL=redis.url,
+        ADMINS="ada@example.org",
+        ALLOWED_HOSTS="*",
+        DEFAULT_FROM_EMAIL="site@example.org",
+        DJANGO_SETTINGS_MODULE="config.settings",
+        FORWARDED_ALLOW_IPS="10.0.0.5",
+        LOG_LEVEL="ERROR",
+        http_proxy="http://127.0.0.1:1",
     )
 
 

@@ -30,13 +30,19 @@ def copy(database, to):
 
 
 def exchange(database, other):
-    """Swap the contents of two databases. Ctrl-C does not stop it half-way, when one is a copy."""
+    """Swap the contents of two databases. Ctrl-C does not stop it half-way, when one is a copy.
+
+    If something else does, a file beside them has the first one's data. It must be moved away.
+    """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     spare = Path(other).with_name("exchanged.sqlite3")
     if spare.exists():
-        sys.exit(f"An exchange was interrupted: {spare} has data that may be nowhere else.")
-    copy(database, spare)
+        sys.exit(f"An exchange was interrupted: {spare} may have the only copy. Move it away.")
+    partial = spare.with_suffix(".partial")
+    partial.unlink(missing_ok=True)
+    copy(database, partial)
+    partial.rename(spare)  # so it exists only if it is complete
     copy(other, database)
     copy(spare, other)
     spare.unlink()

@@ -24,7 +24,7 @@ now() { date -u +%Y-%m-%dT%H-%M-%SZ; }
 
 # setting NAME DEFAULT: print the variable as Compose sees it, from the environment or .env.
 setting() {
-    echo "services: {x: {image: \"=\${$1:-$2}\"}}" | docker compose --file - config --images | sed 's/^=//'
+    echo "services: {x: {image: \"=\${$1:-$2}\"}}" | docker compose --project-name x --file - config --images | sed 's/^=//'
 }
 
 uses_postgres() { grep -qx db <<<"$services"; }
@@ -56,7 +56,8 @@ make_secrets() {
                 "of secrets/ back, or remove the volume to start again without the data."
         fi
     done
-    mkdir -p -m 700 secrets
+    mkdir -p secrets
+    chmod 700 secrets # somebody may have made it before
     for secret in secret_key postgres_password redis_password; do
         [ -s "secrets/$secret" ] || od -An -N32 -tx1 /dev/urandom | tr -d ' \n' >"secrets/$secret"
         [ "$(tr -d '[:space:]' <"secrets/$secret" | grep -Ecx '[A-Za-z0-9_-]{16,}')" = 1 ] ||
@@ -82,6 +83,7 @@ copy_files() {
     for file in secrets/* deploy/Caddyfile; do
         if [ -f "$file" ]; then cat "$file" >"$folder/${file##*/}"; fi
     done
+    cat .env >"$folder/env" 2>/dev/null || true # undoing a deploy undoes an edit of it too
     echo "postgres://$(login):$(password postgres)@db:5432/site" >"$folder/database_url"
     echo "redis://:$(password redis)@redis:6379/0" >"$folder/redis_url"
 }
@@ -196,7 +198,8 @@ ask_domains() {
             ask "$web" caddy 443 "$one" / 500 2>/dev/null && continue 2
             sleep 2
         done
-        ask "$web" caddy 443 "$one" / 500 || fail "$one did not answer through Caddy: does its DNS record point to this machine?"
+        ask "$web" caddy 443 "$one" / 500 ||
+            fail "$one did not answer through Caddy: does its DNS record point to this machine?"
     done
 }
 
@@ -211,6 +214,7 @@ use_caddyfile() {
 mark_live() {
     docker tag "$name:$live" "$name:live"
     echo "RELEASE=$live" >deploy/.env.new
+    sync deploy/.env.new # after a power failure, an empty file would mean that nothing is live
     mv deploy/.env.new deploy/.env
 }
 
@@ -225,7 +229,8 @@ introduce_key() {
     local before=secrets/releases/$live new
     new=$(now)-key
     [ -n "$live" ] && ! cmp --quiet "$before/secret_key" secrets/secret_key &&
-        grep --quiet --fixed-strings -e "$(cat "$before/secret_key")" secrets/secret_key_fallbacks ||
+        grep --quiet --fixed-strings --file=<(tr -d '[:space:]' <"$before/secret_key") \
+            secrets/secret_key_fallbacks ||
         return 0
     cp -r "$before" "secrets/releases/$new"
     { cat secrets/secret_key && echo && cat "$before/secret_key_fallbacks"; } | grep . |
@@ -298,7 +303,8 @@ deploy() {
     new=$(now)${commit:+-$commit}
     candidate=$new
     make_secrets
-    docker build --tag "$name:$new" .
+    # Attestations contain the time, so every build would be another image.
+    BUILDX_NO_DEFAULT_ATTESTATIONS=1 docker build --tag "$name:$new" .
     copy_files "$new"
     # The image and the secrets are the same, so nothing needs to be replaced.
     if [ "$(image_id "$new")" = "$(image_id "$live")" ] &&
@@ -310,13 +316,14 @@ deploy() {
     release "$new" "$name:$new"
 }
 
-# Go back to a version, or to the newest one whose image is not live.
+# Go back to a version, or to the newest one before the live one that has another image.
 rollback() {
     local version=${1:-} other new
     if [ -z "$version" ]; then
         # A release that only introduced a key has the image of the version before it.
         for other in $(releases | grep --invert-match -e '-key$'); do
-            [ "$(image_id "$other")" = "$(image_id live)" ] || version=${version:-$other}
+            [[ $other > $live || $(image_id "$other") = "$(image_id live)" ]] ||
+                version=${version:-$other}
         done
     fi
     image_id "${version:-none}" >/dev/null || fail "No such version. There are: $(releases | xargs)"
@@ -345,7 +352,9 @@ backup() {
         in_site python -m config.sqlite backup /data/db.sqlite3 >backups/partial
         in_site env TMPDIR=/data python -m config.sqlite check <backups/partial
     fi
+    sync backups/partial # so that the name always means a whole backup
     mv backups/partial "$file"
+    sync backups
     echo "$file"
     if [ -n "$keep" ]; then
         for old in $(printf '%s\n' backups/20*Z | sort --reverse | tail --lines=+$((keep + 1))); do
@@ -467,21 +476,25 @@ candidate=''
 loaded=''
 closed=''
 
+# Say it, or go on in silence if nobody reads this any more.
+tell() { say "$*" 2>/dev/null || exec >/dev/null 2>&1; }
+
 clean_up() {
     local status=$?
     set +e
-    # Another Ctrl-C must not stop this, nor docker, which would listen for it.
-    trap '' HUP INT TERM
+    # Another Ctrl-C or a lost connection must not stop this, nor docker, which would listen for it.
+    trap '' HUP INT PIPE TERM
     docker() { setsid --wait docker "$@"; }
     docker rm --force "${trial:-none}" >/dev/null 2>&1
     rm -f backups/partial
     if [ -n "$replacing" ] && [ -n "$live" ]; then
-        say "Putting $live back ..."
-        export RELEASE=$live
+        tell "Putting $live back ..."
+        export RELEASE=$live COMPOSE_ENV_FILES=secrets/releases/$live/env,deploy/.env
         replace
         use_caddyfile "$live"
         mark_live
     elif [ -n "$replacing" ]; then
+        tell "Removing what was started ..."
         docker compose rm --stop --force "${SITE[@]}" caddy
     fi
     # What did not go live is nothing to go back to.
@@ -491,7 +504,7 @@ clean_up() {
     fi
     if [ -n "$loaded" ]; then unload; fi
     if [ -n "$closed" ]; then
-        say "Starting the site again ..."
+        tell "Starting the site again ..."
         open_again
     fi
     exit $status

@@ -3,6 +3,7 @@
 import logging
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import rq
@@ -48,7 +49,8 @@ class Worker(HerokuWorker if settings.HEROKU else rq.Worker):
 
     def heartbeat(self, *args, **kwargs):
         super().heartbeat(*args, **kwargs)
-        HEARTBEAT.touch()
+        with suppress(OSError):  # the file is another user's: the check fails, the worker goes on
+            HEARTBEAT.touch()
 
 
 class Attempt(rq.job.Job):

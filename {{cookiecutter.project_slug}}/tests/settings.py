@@ -10,6 +10,10 @@ from urllib.parse import urlsplit
 os.environ["DEBUG"] = "false"
 os.environ["HTTPS"] = "false"
 os.environ["SECRET_KEY"] = "tests " * 10
+# What `.env` says for development would change what the tests see.
+os.environ |= {"ADMINS": "", "ALLOWED_HOSTS": "", "DEFAULT_FROM_EMAIL": "root@localhost"}
+os.environ |= {"EMAIL_URL": "", "FORWARDED_ALLOW_IPS": "127.0.0.1,::1", "LOG_LEVEL": "INFO"}
+os.environ["no_proxy"] = "*"  # the tests ask only this machine
 
 from config.settings import *  # noqa: F403  (this is how settings extend others)
 from config.settings import CACHES, REDIS_URL, STORAGES

@@ -1,6 +1,7 @@
 import signal
 import tempfile
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 from django.core.management.base import BaseCommand
@@ -20,5 +21,6 @@ class Command(BaseCommand):
             signal.signal(number, lambda *_: stop.set())
         while not stop.is_set():
             if clock.tick():
-                HEARTBEAT.touch()
+                with suppress(OSError):  # as in jobs/worker.py
+                    HEARTBEAT.touch()
             stop.wait(clock.INTERVAL)
