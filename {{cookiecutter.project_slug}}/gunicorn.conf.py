@@ -28,6 +28,8 @@ bind = f"[::]:{PORT}" if accepts_ipv6() else f"0.0.0.0:{PORT}"
 
 # The proxies whose X-Forwarded-Proto is trusted.
 forwarded_allow_ips = ",".join(FORWARDED_ALLOW_IPS)
+# By default, they could also pass on a visitor's SCRIPT_NAME, which moves the site to other paths.
+forwarder_headers = ""
 
 # Heroku sets WEB_CONCURRENCY according to the dyno's size: 2 with 512 MB.
 workers = WEB_CONCURRENCY

@@ -26,6 +26,9 @@ DASHBOARD_CSP = settings.SECURE_CSP | {
 }
 
 
+MISSING = (AssertionError, ImproperlyConfigured, LookupError, NoSuchJobError, ValueError)
+
+
 def protect(view):
     """Require the permission `django_rq.admin` for a view of the dashboard.
 
@@ -39,7 +42,7 @@ def protect(view):
             raise PermissionDenied
         try:
             return view(request, *args, **kwargs)
-        except (AssertionError, ImproperlyConfigured, LookupError, NoSuchJobError) as error:
+        except MISSING as error:
             raise Http404(str(error)) from error
         except RedisError:
             return unavailable(10)

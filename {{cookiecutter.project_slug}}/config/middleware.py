@@ -41,7 +41,9 @@ class HealthMiddleware:
     def __call__(self, request):
         if request.path == "/healthz":
             if self.draining:
-                return HttpResponse("stopping\n", content_type="text/plain", status=503)
+                response = HttpResponse("stopping\n", content_type="text/plain", status=503)
+                response._has_been_logged = True  # or Django would log an error, which is mailed
+                return response
             return HttpResponse("ok\n", content_type="text/plain")
         if request.path == "/readyz":
             return self.ready()

@@ -316,8 +316,8 @@ LOGGING = {
     # Django's own handlers would be silent in production, or write every line twice.
     "loggers": {
         "django": {"handlers": [], "level": LOG_LEVEL},
-        # Bots ask for hosts that do not exist; nobody wants mail about that.
-        "django.security.DisallowedHost": {"handlers": ["console"], "propagate": False},
+        # Bots ask for wrong hosts and send too many fields; nobody wants mail about that.
+        "django.security": {"handlers": ["console"], "propagate": False},
     },
 }
 

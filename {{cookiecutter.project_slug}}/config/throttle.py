@@ -3,6 +3,7 @@
 from contextlib import suppress
 from functools import wraps
 from hashlib import sha256
+from inspect import iscoroutinefunction
 from ipaddress import ip_address, ip_network
 
 from asgiref.sync import sync_to_async
@@ -51,7 +52,13 @@ def throttled(limit, period=60):
     """
 
     def decorator(view):
-        throttle = Throttle(f"{view.__module__}.{view.__qualname__}", limit, period)
+        if iscoroutinefunction(view):
+            raise TypeError("throttled() is for synchronous views.")
+        # `method_decorator` passes a method of a view, which may be Django's own: name its class.
+        instance = getattr(getattr(view, "func", None), "__self__", None)
+        owner = view if instance is None else type(instance)
+        name = f"{owner.__module__}.{owner.__qualname__}.{view.__name__}"
+        throttle = Throttle(name, limit, period)
 
         @wraps(view)
         def wrapper(request, *args, **kwargs):
@@ -134,7 +141,7 @@ class ThrottledBackend(ModelBackend):
     """
 
     def authenticate(self, request, **credentials):
-        if request is None:  # a script, not a visitor
+        if request is None or "password" not in credentials:  # a script, or another backend's
             return super().authenticate(request, **credentials)
         address = client_address(request)
         name = sorted(str(value) for key, value in credentials.items() if key != "password")

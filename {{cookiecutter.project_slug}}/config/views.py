@@ -1,8 +1,16 @@
 """Pages that need no app: the first page in development, and error pages."""
 
 import sys
+from pathlib import Path
+from traceback import walk_tb
 
-from django.core.exceptions import FieldDoesNotExist, ValidationError
+from django.conf import settings
+from django.core.exceptions import (
+    BadRequest,
+    FieldDoesNotExist,
+    SuspiciousOperation,
+    ValidationError,
+)
 from django.db import (
     DataError,
     InterfaceError,
@@ -11,6 +19,7 @@ from django.db import (
     ProgrammingError,
 )
 from django.http import HttpResponse, UnreadablePostError
+from django.http.multipartparser import MultiPartParserError
 from django.middleware.csrf import REASON_NO_CSRF_COOKIE
 from django.shortcuts import render
 from django.template.loader import render_to_string
@@ -47,6 +56,9 @@ def server_error(request):
     exception = sys.exception()
     if isinstance(exception, UnreadablePostError):
         return render(None, "400.html", status=408)
+    # Django's own error pages read the form, which may raise these again.
+    if isinstance(exception, (BadRequest, MultiPartParserError, SuspiciousOperation)):
+        return render(None, "400.html", status=400)
     if is_bad_address(request, exception):
         return render(None, "400.html", status=400)
     if isinstance(exception, (InterfaceError, OperationalError)) or leave_replica(exception):
@@ -57,14 +69,24 @@ def server_error(request):
 
 
 def is_bad_address(request, exception):
-    """Return whether a bad value in the address or in a cookie caused the exception.
+    """Return whether a bad value in the request caused the exception.
 
-    The admin does not check every value in an address: a year with nine digits raises. Postgres
-    refuses NUL everywhere. Django logs both as warnings, with their traceback.
+    The admin does not check every value: a year with nine digits raises. Postgres refuses NUL
+    everywhere. Django logs both as warnings, with their traceback.
     """
-    value = isinstance(exception, BAD_VALUE)
-    read = request.method in {"GET", "HEAD"} and request.path.startswith(reverse("admin:index"))
-    return value and (read or "NUL (0x00)" in str(exception))
+    if not isinstance(exception, BAD_VALUE):
+        return False
+    in_admin = request.path.startswith(reverse("admin:index")) and not is_ours(exception)
+    return in_admin or "NUL (0x00)" in str(exception)
+
+
+def is_ours(exception):
+    """Return whether code of one of the site's apps raised the exception, or called what did."""
+    files = [Path(frame.f_code.co_filename) for frame, _ in walk_tb(exception.__traceback__)]
+    return any(
+        file.is_relative_to(settings.BASE_DIR) and not {"config", "site-packages"} & set(file.parts)
+        for file in files
+    )
 
 
 def csrf_failure(request, reason=""):

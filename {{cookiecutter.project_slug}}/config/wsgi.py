@@ -1,5 +1,6 @@
 """The WSGI application that gunicorn and runserver serve."""
 
+import codecs
 import os
 import sys
 
@@ -8,19 +9,23 @@ from django.utils.http import parse_header_parameters
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 
+CHARSETS = {"ascii", "iso8859-1", "utf-8"}
+
 django_application = get_wsgi_application()
 
 
 def application(environ, start_response):
-    """Let Django answer a request, unless its body's "charset" is not one for text, such as rot13.
+    """Let Django answer a request, unless its body has an odd charset.
 
-    Such a request raises in Django before any middleware runs.
+    With rot13, Django raises before any middleware runs. Decoding punycode takes minutes.
     """
     if content_type := environ.get("CONTENT_TYPE"):
         try:
             _, parameters = parse_header_parameters(content_type)
-            b"x".decode(parameters.get("charset", "utf-8"), "replace")
+            known = codecs.lookup(parameters.get("charset", "utf-8")).name in CHARSETS
         except (LookupError, ValueError):
+            known = False
+        if not known:
             start_response("400 Bad Request", [("Content-Type", "text/plain")])
             return [b"unknown charset\n"]
     return django_application(environ, start_response)

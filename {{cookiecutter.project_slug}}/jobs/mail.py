@@ -47,11 +47,15 @@ class AdminEmailHandler(logging.Handler):
         from jobs.tasks import mail_admins
 
         with transaction.atomic():  # a failure must not break the transaction of the caller
-            mail_admins.enqueue(storable(subject), storable(text))
+            backend = mail_admins.get_backend()
+            backend.enqueue(mail_admins, [storable(subject), storable(text)], {}, bounded=False)
 
     def is_news(self, record):
         """Return whether this error was not mailed lately. Without a cache: whether none was."""
         where = [record.pathname, record.lineno, getattr(record, "task", "")]
+        # Django logs every answer of 500 or more from the same line.
+        match = getattr(getattr(record, "request", None), "resolver_match", None)
+        where.append(match.route if match else "")
         if record.exc_info:
             where += traceback.format_tb(record.exc_info[2])
         try:

@@ -11,6 +11,7 @@ from django.db.models.functions import Coalesce, Now
 from django.utils.module_loading import import_string
 
 from config.compat import InvalidTask, Task, TaskResultStatus
+from config.mail import DETAIL
 
 # An attempt that has not ended this many seconds after its timeout counts as dead.
 GRACE = 5
@@ -211,10 +212,10 @@ class Job(models.Model):
         return bool(same.update(**fields))
 
     def _errors_with(self, exception):
-        text = "".join(traceback.format_exception(exception))[-TRACEBACK_LENGTH:]
+        text = DETAIL.sub("DETAIL: left out", "".join(traceback.format_exception(exception)))
         error = {
             "exception_class_path": f"{type(exception).__module__}.{type(exception).__qualname__}",
-            "traceback": storable(text),
+            "traceback": storable(text[-TRACEBACK_LENGTH:]),
         }
         return [*self.errors, error][-ERRORS_KEPT:]
 

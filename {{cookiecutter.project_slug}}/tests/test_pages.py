@@ -79,6 +79,23 @@ def test_an_unknown_host_answers_400(client):
     assert "Bad request" in response.text
 
 
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [
+        ("&" * 2000, "application/x-www-form-urlencoded"),
+        ("a=1", "application/x-www-form-urlencoded; charset=latin-1"),
+        ("a=1", "multipart/form-data"),
+    ],
+)
+@pytest.mark.parametrize("path", ["/nowhere/", reverse("admin:login")])
+def test_a_broken_form_is_not_the_sites_fault(path, body, content_type):
+    """Even where Django's own error page reads it."""
+    client = Client(enforce_csrf_checks=True, raise_request_exception=False)
+    client.cookies["csrftoken"] = "a" * 32
+    response = client.post(path, body, content_type)
+    assert response.status_code in (400, 403, 404)
+
+
 def test_the_first_page_says_what_to_do_next(rf):
     assert "config/urls.py" in views.welcome(rf.get("/")).text
 

@@ -199,7 +199,7 @@ def application(environment):
 @pytest.mark.django_db
 @pytest.mark.parametrize(
     "charset",
-    ["charset=rot13", "charset=hex", "charset=undefined", "charset=none", "name*=none'en'%41"],
+    ["charset=rot13", "charset=hex", "charset=undefined", "charset=none", "charset=punycode"],
 )
 def test_the_server_refuses_an_invalid_charset(application, rf, charset):
     environ = rf.get("/?q=1").environ | {"CONTENT_TYPE": f"multipart/form-data; {charset}"}

@@ -28,9 +28,15 @@ class Counted(View):
         return HttpResponse("done")
 
 
+@method_decorator(throttled(limit=2), name="dispatch")
+class Other(Counted):
+    pass
+
+
 urlpatterns = [
     path("view/", counted),
     path("class/", Counted.as_view()),
+    path("other/", Other.as_view()),
     # Django's login page, as an owner would add it. The test reads its form's errors.
     path("login/", LoginView.as_view(template_name="base.html", next_page="/")),
     *urls.urlpatterns,
@@ -43,6 +49,19 @@ pytestmark = [pytest.mark.django_db, pytest.mark.urls(__name__)]
 def test_an_address_can_post_to_a_view_up_to_the_limit(client, url):
     assert [client.post(url).status_code for _ in range(3)] == [200, 200, 429]
     assert client.post(url, headers={"x-forwarded-for": "192.0.2.2"}).status_code == 200
+
+
+def test_each_class_of_views_has_a_throttle_of_its_own(client):
+    assert [client.post("/class/").status_code for _ in range(2)] == [200, 200]
+    assert client.post("/other/").status_code == 200
+
+
+def test_an_asynchronous_view_is_refused_where_it_is_declared():
+    async def view(request):
+        """Nobody calls it."""
+
+    with pytest.raises(TypeError, match="synchronous"):
+        throttled(limit=2)(view)
 
 
 def test_past_the_limit_the_page_says_what_to_do(client):

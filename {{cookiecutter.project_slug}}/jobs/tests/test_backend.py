@@ -190,6 +190,13 @@ def test_characters_that_postgres_cannot_store_are_replaced_in_errors(work):
     assert "ValueError: NUL ? and half a pair ?" in result.errors[0].traceback
 
 
+def test_rows_that_postgres_quotes_stay_out_of_errors(work):
+    tasks.fail.enqueue("duplicate\nDETAIL:  Key (value)=(secret) exists.")
+    work()
+    assert "DETAIL: left out" in Job.objects.get().errors[0]["traceback"]
+    assert "secret" not in str(Job.objects.get().errors)
+
+
 def test_a_task_that_exits_fails_the_attempt(work):
     result = tasks.leave.enqueue()
     work()

@@ -8,8 +8,10 @@ import pytest
 from django.contrib.auth.models import Permission
 from django.core.cache import cache
 from django.db import DatabaseError, transaction
+from django.http import HttpResponse
 from django.urls import path, reverse
 
+from config.middleware import HealthMiddleware
 from jobs import worker
 from jobs.mail import QUIET, AdminEmailHandler
 from jobs.models import Job
@@ -103,9 +105,30 @@ def test_staff_who_can_only_view_jobs_have_no_actions(client, django_user_model,
     assert Job.objects.get().status == "FAILED"
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "data"),
+    [
+        ("post", LIST, {"action": "run_again", "_selected_action": "x"}),
+        ("post", LIST + "?enqueued_at__year=0", {}),
+        ("options", LIST + "?enqueued_at__year=0", {}),
+    ],
+)
+def test_a_bad_value_in_the_admin_is_not_the_sites_fault(admin_client, method, path, data):
+    admin_client.raise_request_exception = False
+    assert getattr(admin_client, method)(path, data).status_code == 400
+
+
+def test_a_mistake_in_an_apps_admin_is_the_sites_fault(admin_client, job, monkeypatch):
+    monkeypatch.setattr("jobs.admin.timesince", lambda time: {}["mistake"])
+    admin_client.raise_request_exception = False
+    assert admin_client.get(LIST).status_code == 500
+
+
 # --- Mail -----------------------------------------------------------------------------------
 
 logger = logging.getLogger("anything")
+
+FORM = "application/x-www-form-urlencoded"
 
 
 ADDRESSES = ["one@example.org", "two@example.org"]
@@ -115,7 +138,15 @@ def broken(request):
     raise RuntimeError(request.POST["reason"])
 
 
-urlpatterns = [path("broken/", broken)]
+def busy(request, number=0):
+    return HttpResponse(status=503)
+
+
+urlpatterns = [
+    path("broken/", broken),
+    path("busy/<int:number>/", busy),
+    path("busier/", busy),
+]
 
 
 @pytest.fixture
@@ -179,7 +210,32 @@ def test_warnings_and_robots_are_not_mailed(client, sent, settings):
     logger.warning("careful")
     settings.ALLOWED_HOSTS = []
     assert client.get("/", headers={"host": "elsewhere"}).status_code == 400
+    settings.ALLOWED_HOSTS = ["testserver"]
+    assert client.post("/admin/login/", "&" * 2000, FORM).status_code == 400
+    assert client.post("/nowhere/", "&" * 2000, FORM).status_code == 404
     assert sent() == []
+
+
+@pytest.mark.urls(__name__)
+def test_each_page_that_is_unavailable_is_mailed(client, sent, monkeypatch):
+    for url in ("/busy/1/", "/busy/2/", "/busier/"):
+        assert client.get(url).status_code == 503
+    assert [m.subject.partition("ERROR: ")[2] for m in sent()] == [
+        "Service Unavailable: /busy/1/",
+        "Service Unavailable: /busier/",
+    ]
+
+
+def test_a_process_that_is_about_to_stop_is_no_error(client, sent, monkeypatch):
+    monkeypatch.setattr(HealthMiddleware, "draining", True)
+    assert client.get("/healthz").status_code == 503
+    assert sent() == []
+
+
+def test_an_error_is_mailed_even_if_the_queue_is_full(sent, settings):
+    settings.JOBS_MAX_UNFINISHED = 0
+    log_failure()
+    assert len(sent()) == 1
 
 
 def test_a_job_that_failed_for_good_is_mailed(sent):
