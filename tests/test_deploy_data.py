@@ -146,7 +146,8 @@ def test_a_restore_that_is_interrupted_twice_opens_the_site_again(backups, tmp_p
     with Process(command, tmp_path / "log", ENVIRONMENT, production.site) as restore:
         wait_for(lambda: visitor.get("/").status == 503, 120, pause=0.05)
         restore.send_group(signal.SIGINT)
-        wait_for(lambda: "Starting the site again" in restore.output, 60, pause=0.05)
+        # Containers that are stopping may take 40 seconds.
+        wait_for(lambda: "Starting the site again" in restore.output, 120, pause=0.05)
         restore.send_group(signal.SIGINT)
         restore.wait()
         wait_for(lambda: not restore.children(), 180, what="its end")

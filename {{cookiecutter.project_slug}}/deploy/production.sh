@@ -532,6 +532,7 @@ if [ "$1" != watch ]; then
         flock 9
     fi
     trap clean_up EXIT
+    trap 'exit 130' INT # even if docker takes Ctrl-C as a wish to end well, and does
 fi
 live=$(sed -n 's/^RELEASE=//p' deploy/.env 2>/dev/null || true)
 "$@"
