@@ -1,8 +1,10 @@
-"""Jinja filters. The larger one refuses bad answers with one line each, before a folder is made.
+"""Refuse bad answers with one line each, before a folder is made.
 
-cookiecutter.json applies it once the last answer is in. A hook would be too late:
+cookiecutter.json applies this Jinja filter once the last answer is in. A hook would be too late:
 Cookiecutter has made the folder by then, and removes it if the hook fails. For a project_slug like
 `x/..`, that is the folder that the site was to go into, with everything in it.
+
+Give no other filter a name here: `cruft update` renders both versions with the older one's module.
 """
 
 import re
@@ -67,13 +69,6 @@ CHECKS = {
     "author_name": check_text,
     "author_email": check_email,
 }
-
-
-@simple_filter
-def public_address(template):
-    """Return the address in full, and without the password that it may contain."""
-    address = re.sub(r"^gh:", "https://github.com/", template)
-    return re.sub(r"^(https?://)[^/@]*@", r"\1", address)
 
 
 @simple_filter

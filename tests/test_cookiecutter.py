@@ -6,13 +6,11 @@ import shutil
 import subprocess
 
 import pytest
-from jinja2 import Environment
+from jinja2 import Environment, FileSystemLoader
 from support.commands import BIN, cookiecutter, git, run
 from support.processes import cannot_run
 from support.pythons import environment_of, find_pythons, newest_django, site_environment
 from support.template import FILES, TEMPLATE, check_tree, files
-
-from local_extensions import public_address
 
 
 def test_prompts_ask_and_answers_are_used(tmp_path):
@@ -56,8 +54,8 @@ def test_a_zip_a_git_url_and_a_path_bake_the_same(repository, tmp_path):
     ],
 )
 def test_a_site_names_its_template_without_a_password(template, address):
-    environment = Environment(extensions=[public_address])
-    assert environment.filters["public_address"](template) == address
+    environment = Environment(loader=FileSystemLoader(TEMPLATE / "templates"))
+    assert environment.get_template("public.jinja").module.public(template) == address
 
 
 def test_answers_come_from_a_replay_a_configuration_file_and_the_command_line(tmp_path):

@@ -477,7 +477,7 @@ loaded=''
 closed=''
 
 # Say it, or go on in silence if nobody reads this any more.
-tell() { say "$*" 2>/dev/null || exec >/dev/null 2>&1; }
+tell() { say "$*" || exec >/dev/null 2>&1; }
 
 clean_up() {
     local status=$?
