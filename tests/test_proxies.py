@@ -115,3 +115,12 @@ def test_visitors_can_use_ipv6_if_the_machine_has_it(start):
 def test_on_heroku_the_router_is_trusted_whatever_its_address(start):
     """Fir sets no FORWARDED_ALLOW_IPS, and its router's address is not known in advance."""
     assert scheme_seen(start(DYNO="web-0123456789-abcde"), proxy="127.0.0.2") == "https"
+
+
+def test_a_visitor_cannot_move_the_site_to_another_path(start):
+    """With a header that a proxy passes on."""
+    port = start(FORWARDED_ALLOW_IPS="*")
+    headers = {"X-Forwarded-Proto": "https", "SCRIPT_NAME": "/x"}
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=30)) as connection:
+        connection.request("GET", "/x/favicon.ico", headers=headers)
+        assert connection.getresponse().status == 404

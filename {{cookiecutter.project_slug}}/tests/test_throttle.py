@@ -266,6 +266,11 @@ def test_a_missing_name_counts_too(attempt):
     assert attempt("", username="") == "wrong"
 
 
+def test_credentials_of_another_backend_are_not_counted(rf):
+    for _ in range(6):
+        assert authenticate(rf.post("/"), token="good") is None
+
+
 def test_scripts_without_a_request_are_not_counted(admin_user):
     for _ in range(6):
         assert authenticate(username="admin", password="wrong") is None
