@@ -25,7 +25,7 @@ DASHBOARD_CSP = settings.SECURE_CSP | {
     "style-src": ["'self'", "'unsafe-inline'"],
 }
 
-
+# What django-rq raises for an address of something that is not there.
 MISSING = (AssertionError, ImproperlyConfigured, LookupError, NoSuchJobError, ValueError)
 
 

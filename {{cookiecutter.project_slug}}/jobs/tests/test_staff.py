@@ -57,6 +57,14 @@ def test_a_job_without_errors_is_shown(admin_client, job):
     assert admin_client.get(reverse("admin:jobs_job_change", args=[job.pk])).status_code == 200
 
 
+def test_rows_that_postgres_quotes_are_not_shown(admin_client, job):
+    job.claim("worker")
+    job.fail(ValueError("duplicate\nDETAIL:  Key (value)=(secret) exists."))
+    page = admin_client.get(reverse("admin:jobs_job_change", args=[job.pk])).text
+    assert "DETAIL: left out" in page
+    assert "secret" not in page
+
+
 def test_jobs_can_be_neither_added_nor_deleted(admin_client, job):
     assert admin_client.get(reverse("admin:jobs_job_add")).status_code == 403
     assert admin_client.get(reverse("admin:jobs_job_delete", args=[job.pk])).status_code == 403
