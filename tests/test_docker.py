@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from support.docker import GID, PRODUCTION, UID, Project, docker, inspect
+from support.docker import GID, PRODUCTION, UID, Project, docker, inspect, port_of
 from support.http import Visitor
 from support.processes import answers, wait_for
 
@@ -29,16 +29,10 @@ IMAGE_BOUND = 73
 # --- The files -------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def files(bake_session):
-    return bake_session(create_git_repo=False)
-
-
-def test_the_dockerfile_is_linted(files):
-    hadolint = Path(sys.executable).with_name("hadolint")
-    done = subprocess.run(
-        [hadolint, "--no-color", files / "Dockerfile"], capture_output=True, text=True
-    )
+def test_the_dockerfile_is_linted(bake):
+    command = [Path(sys.executable).with_name("hadolint"), "--no-color", "Dockerfile"]
+    site = bake(create_git_repo=False)
+    done = subprocess.run(command, cwd=site, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
 
 
@@ -269,11 +263,11 @@ def in_image(image, *command):
 def test_production_runs_with_a_read_only_disk_and_stops_on_sigterm(project, run):
     web = run()
     wait_for(lambda: inspect(web, "State.Health.Status") == "healthy", 60)
-    address = f"http://localhost:{docker('port', web, '8000').rpartition(':')[2]}"
+    address = f"http://localhost:{port_of(web, 8000)}"
     project.compose("stop", "worker", "clock")
     try:
         worker = run("python", "manage.py", "rqworker")
-        clock = run(*["python", "manage.py", "clock"])
+        clock = run("python", "manage.py", "clock")
         visitor = Visitor(address).walk()
         assert "djDebug" not in visitor.page()
         for name in (web, worker, clock):
@@ -395,10 +389,7 @@ def test_an_image_built_under_a_strict_umask_is_readable(project, tmp_path):
         docker("image", "rm", "--force", name, check=False)
 
 
-def test_a_missing_env_file_is_named(engine, files):
-    env = files / ".env"
-    env.rename(files / "moved")
-    try:
-        assert ".env not found" in docker("compose", "config", cwd=files, check=False)
-    finally:
-        (files / "moved").rename(env)
+def test_a_missing_env_file_is_named(engine, bake):
+    site = bake(create_git_repo=False)
+    (site / ".env").unlink()
+    assert ".env not found" in docker("compose", "config", cwd=site, check=False)

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
-from support.docker import PRODUCTION, docker
+from support.docker import PRODUCTION, docker, port_of
 from support.faults import run
 from support.http import Visitor
 from support.processes import answers, cannot_run, wait_for
@@ -43,10 +43,6 @@ def image(engine, site):
 
 # The youngest stopped process of a container.
 HORSE = "$(grep -l '^State:.T' /proc/[0-9]*/status | cut -d/ -f3 | sort -n | tail -1)"
-
-
-def port_of(name, port):
-    return docker("port", name, port).rpartition(":")[2]
 
 
 class Containers(Stack):
@@ -274,6 +270,8 @@ BALANCER = """
 }
 """
 
+SECRETS = ["database_url", "redis_url", "secret_key"]
+
 
 class Swarm(Containers):
     """The site of deploy/stack.yaml on a Swarm with one node; Postgres and Redis are outside."""
@@ -291,16 +289,8 @@ class Swarm(Containers):
         docker("stack", "rm", "--detach=false", self.name, check=False)
         names = [f"{self.name}-{name}" for name in ("db", "redis", "balancer")]
         docker("rm", "--force", "--volumes", *names, check=False)
-        docker("secret", "rm", *self.secrets, check=False)
+        docker("secret", "rm", *SECRETS, check=False)
         wait_for(lambda: docker("network", "rm", self.name, check=False) == self.name, 60)
-
-    @property
-    def secrets(self):
-        return {
-            "database_url": PRODUCTION["DATABASE_URL"],
-            "redis_url": PRODUCTION["REDIS_URL"],
-            "secret_key": PRODUCTION["SECRET_KEY"],
-        }
 
     def start(self):
         docker("network", "create", "--driver", "overlay", "--attachable", self.name)
@@ -311,8 +301,8 @@ class Swarm(Containers):
         file = f"--volume={self.folder}/Caddyfile:/etc/caddy/Caddyfile:ro"
         self.container("balancer", f"{publish}8000", file, "caddy:2")
         self.port = port_of(f"{self.name}-balancer", 8000)
-        for name, value in self.secrets.items():
-            docker("secret", "create", name, "-", input=value)
+        for name in SECRETS:
+            docker("secret", "create", name, "-", input=PRODUCTION[name.upper()])
         self.wait_for_servers(self.name)
         self.deploy(self.name)
         wait_for(lambda: answers(f"http://localhost:{self.port}/readyz"), 90, "the site")

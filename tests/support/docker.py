@@ -65,6 +65,11 @@ def inspect(name, field):
     return json.loads(docker("inspect", "--format", f"{{{{json .{field}}}}}", name))
 
 
+def port_of(name, port):
+    """Return the port of this machine that leads to a container's port."""
+    return docker("port", name, port).rpartition(":")[2]
+
+
 @pytest.fixture(scope="session")
 def engine():
     """An engine that answers."""

@@ -6,6 +6,7 @@ import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.db import OperationalError
 from django.http import HttpResponse
+from django.template import engines
 from django.test import Client
 from django.urls import path, reverse
 
@@ -98,6 +99,14 @@ def test_a_broken_form_is_not_the_sites_fault(path, body, content_type):
 
 def test_the_first_page_says_what_to_do_next(rf):
     assert "config/urls.py" in views.welcome(rf.get("/")).text
+
+
+def test_what_is_rendered_once_sees_no_variables():
+    source = "{% load site %}{% once %}{% if name %}Hi{% endif %}{% now 'u' %}{% endonce %}{{ name }}"
+    template = engines["django"].from_string(source)
+    first, second = (template.render({"name": name}) for name in ("Ada", "Bob"))
+    assert first.replace("Ada", "Bob") == second
+    assert "Hi" not in first
 
 
 def test_the_icon_is_found_where_browsers_look_for_it(client):

@@ -1,16 +1,10 @@
 """Tags of the base template. They need no context, because error pages are rendered without one."""
 
-from functools import cache
-
 from django import template
-from django.conf import settings
-from django.template.loader import render_to_string
 
 from config import compat
 
 register = template.Library()
-
-_render = render_to_string if settings.DEBUG else cache(render_to_string)
 
 
 @register.simple_tag
@@ -25,10 +19,26 @@ def site_description():
     return compat.SITE_DESCRIPTION
 
 
-@register.simple_tag
-def render_once(template_name):
-    """Return the template, rendered without a context when the process first needs it.
+@register.tag
+def once(parser, token):
+    """Render what is between `{% once %}` and `{% endonce %}` when the process first needs it.
 
-    For what never changes: rendering the head again would take a fifth of an error page's time.
+    For what never changes: making URLs again and again is much of a short page's time. What is
+    inside sees no variables, so that nothing of one visitor's page gets into another's. It is in
+    the language of the first page.
     """
-    return _render(template_name)
+    nodelist = parser.parse(["endonce"])
+    parser.delete_first_token()
+    return OnceNode(nodelist)
+
+
+class OnceNode(template.Node):
+    text = None
+
+    def __init__(self, nodelist):
+        self.nodelist = nodelist
+
+    def render(self, context):
+        if self.text is None:
+            self.text = self.nodelist.render(context.new())
+        return self.text
