@@ -12,19 +12,8 @@ from gunicorn.glogging import Logger
 
 from config.settings import DRAIN_SECONDS, FORWARDED_ALLOW_IPS, PORT, WEB_CONCURRENCY
 
-
-def accepts_ipv6():
-    """Return whether this machine has sockets that accept both IPv6 and IPv4."""
-    try:
-        with socket.socket(socket.AF_INET6) as probe:
-            probe.bind(("::", 0))
-            return not probe.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
-    except OSError:
-        return False
-
-
 # Heroku's router connects to [::]:$PORT. Some kernels and containers have no IPv6.
-bind = f"[::]:{PORT}" if accepts_ipv6() else f"0.0.0.0:{PORT}"
+bind = f"[::]:{PORT}" if socket.has_dualstack_ipv6() else f"0.0.0.0:{PORT}"
 
 # The proxies whose X-Forwarded-Proto is trusted.
 forwarded_allow_ips = ",".join(FORWARDED_ALLOW_IPS)

@@ -55,7 +55,7 @@ class Production(Project):
         done = subprocess.run(
             ["make", *arguments],
             cwd=self.site,
-            env=ENVIRONMENT,
+            env=ENVIRONMENT | {"LOG_LEVEL": "nonsense"},  # .env counts, not what a shell exports
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -30,7 +30,8 @@ class Env(FileAwareEnv):
         try:
             return super()._get_value(name, default)
         except UnicodeDecodeError as error:
-            raise EnvError(f'"{name}_FILE" names a file that is not UTF-8') from error
+            text = f'"{name}_FILE" names a file that is not UTF-8: save it as UTF-8'
+            raise EnvError(text) from error
 
 
 env = Env(strip_whitespace=True)
@@ -64,30 +65,26 @@ def items(value):
     return [item.strip() for item in value.split(",") if item.strip()]
 
 
-@env.parser_for("hosts")
-def parse_hosts(value):
-    """Return host names for ALLOWED_HOSTS: example.org, .example.org or *."""
-    hosts = [host.lower() for host in items(value)]
-    for host in hosts:
-        if not re.fullmatch(rf"\*|\.?({HOST})", host):
-            raise ValidationError(
-                f"{host} is not a host name: write example.org, or .example.org for its subdomains "
-                "too; no https://, port, slash or quotes"
-            )
-    return hosts
+def listed(pattern, hint):
+    """Return a parser of lists in lower case whose items match the pattern."""
+
+    def parse(value):
+        found = [item.lower() for item in items(value)]
+        for item in found:
+            if not re.fullmatch(pattern, item):
+                raise ValidationError(f"{item} is not {hint}")
+        return found
+
+    return parse
 
 
-@env.parser_for("origins")
-def parse_origins(value):
-    """Return origins for CSRF_TRUSTED_ORIGINS: https://example.org."""
-    origins = [origin.lower() for origin in items(value)]
-    for origin in origins:
-        if not re.fullmatch(rf"https?://(\*\.)?({HOST})(:[0-9]+)?", origin):
-            raise ValidationError(
-                f"{origin} is not an origin: write https://example.org, with no slash at the end, "
-                "path or quotes"
-            )
-    return origins
+HOSTS = (
+    "a host name: write example.org, or .example.org for its subdomains too; no https://, port, "
+    "slash or quotes"
+)
+ORIGINS = "an origin: write https://example.org, with no slash at the end, path or quotes"
+env.add_parser("hosts", listed(rf"\*|\.?({HOST})", HOSTS))
+env.add_parser("origins", listed(rf"https?://(\*\.)?({HOST})(:[0-9]+)?", ORIGINS))
 
 
 @env.parser_for("networks")
@@ -114,12 +111,17 @@ def parse_networks(value):
     return networks
 
 
+# Options that Django keeps to itself.
+NOT_SENT = {"assume_role": None, "isolation_level": None}
+
+
 @env.parser_for("database")
 def parse_database(url, otherwise):
     """Return Django's settings for the database at the URL, or at `otherwise` if it is empty."""
     try:
         database = dj_database_url.parse(url or otherwise)
-        make_dsn(**database.get("OPTIONS", {}))  # refuses options that Postgres does not know
+        if database["ENGINE"] == "django.db.backends.postgresql":
+            make_dsn(**database.get("OPTIONS", {}) | NOT_SENT)  # refuses options it does not know
     except (ProgrammingError, ValueError):
         database = {"ENGINE": "", "NAME": ""}
     engine = database["ENGINE"].removeprefix("django.db.backends.")
@@ -127,7 +129,8 @@ def parse_database(url, otherwise):
     if engine not in {"postgresql", "sqlite3"} or database["NAME"] in {"", ":memory:"}:
         raise ValidationError(
             "write it like postgres://user:password@host:5432/name or sqlite:////folder/file, "
-            "without quotes, and a password with its special characters percent-encoded"
+            "without quotes, with a password whose special characters are percent-encoded, and "
+            "only with options that exist"
         )
     return database | {"CONN_MAX_AGE": 600, "CONN_HEALTH_CHECKS": True}
 
@@ -140,11 +143,12 @@ def parse_redis(url):
         ConnectionPool.from_url(url or "redis://").make_connection()  # connects to nothing yet
     except (RedisError, TypeError, ValueError):
         parts = urlsplit("redis:")
-    complete = parts.hostname and re.fullmatch(r"/?[0-9]*", parts.path)
-    complete = complete and "decode_responses" not in parts.query  # the cache needs bytes
-    if parts.scheme in {"redis", "rediss"} and not complete:
+    has_host = parts.hostname and re.fullmatch(r"/?[0-9]*", parts.path)
+    complete = has_host or parts.scheme in {"", "unix"}
+    if not complete or "decode_responses" in parts.query:  # the cache needs bytes
         raise ValidationError(
-            "write it like redis://host:6379/0 or rediss://:password@host:6380/0, without quotes"
+            "write it like redis://host:6379/0 or rediss://:password@host:6380/0, without quotes "
+            "or decode_responses"
         )
     return url
 

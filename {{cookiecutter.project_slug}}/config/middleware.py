@@ -40,11 +40,9 @@ class HealthMiddleware:
 
     def __call__(self, request):
         if request.path == "/healthz":
-            if self.draining:
-                response = HttpResponse("stopping\n", content_type="text/plain", status=503)
-                response._has_been_logged = True  # or Django would log an error, which is mailed
-                return response
-            return HttpResponse("ok\n", content_type="text/plain")
+            response = answer("stopping" if self.draining else "")
+            response._has_been_logged = True  # or Django would log an error, which is mailed
+            return response
         if request.path == "/readyz":
             return self.ready()
         return self.get_response(request)
@@ -58,10 +56,12 @@ class HealthMiddleware:
             except Exception:
                 logger.exception("%s does not accept writes", name)
                 failed.append(name)
-        if failed:
-            text = f"no answer from: {', '.join(failed)}\n"
-            return HttpResponse(text, content_type="text/plain", status=503)
-        return HttpResponse("ok\n", content_type="text/plain")
+        return answer(failed and f"no answer from: {', '.join(failed)}")
+
+
+def answer(trouble):
+    status = 503 if trouble else 200
+    return HttpResponse(f"{trouble or 'ok'}\n", content_type="text/plain", status=status)
 
 
 class StaticFilesStorage(CompressedManifestStaticFilesStorage):

@@ -38,7 +38,10 @@ def exchange(database, other):
         signal.signal(number, signal.SIG_IGN)
     spare = Path(other).with_name("exchanged.sqlite3")
     if spare.exists():
-        sys.exit(f"An exchange was interrupted: {spare} may have the only copy. Move it away.")
+        sys.exit(
+            f"An exchange was interrupted, and {spare} may be the only copy. Keep it under another "
+            f"name: docker compose run --rm migrate mv {spare} {spare}.kept"
+        )
     partial = spare.with_suffix(".partial")
     partial.unlink(missing_ok=True)
     copy(database, partial)

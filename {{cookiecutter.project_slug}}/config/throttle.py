@@ -3,10 +3,9 @@
 from contextlib import suppress
 from functools import wraps
 from hashlib import sha256
-from inspect import iscoroutinefunction
 from ipaddress import ip_address, ip_network
 
-from asgiref.sync import sync_to_async
+from asgiref.sync import iscoroutinefunction, sync_to_async
 from django.conf import settings
 from django.contrib import messages
 from django.contrib.auth.backends import ModelBackend
@@ -56,7 +55,7 @@ def throttled(limit, period=60):
             raise TypeError("throttled() is for synchronous views.")
         # `method_decorator` passes a method of a view, which may be Django's own: name its class.
         instance = getattr(getattr(view, "func", None), "__self__", None)
-        owner = view if instance is None else type(instance)
+        owner = getattr(view, "view_class", view) if instance is None else type(instance)
         name = f"{owner.__module__}.{owner.__qualname__}.{view.__name__}"
         throttle = Throttle(name, limit, period)
 

@@ -4,20 +4,8 @@ import sys
 from pathlib import Path
 from traceback import walk_tb
 
-from django.conf import settings
-from django.core.exceptions import (
-    BadRequest,
-    FieldDoesNotExist,
-    SuspiciousOperation,
-    ValidationError,
-)
-from django.db import (
-    DataError,
-    InterfaceError,
-    NotSupportedError,
-    OperationalError,
-    ProgrammingError,
-)
+from django import db
+from django.core import exceptions
 from django.http import HttpResponse, UnreadablePostError
 from django.http.multipartparser import MultiPartParserError
 from django.middleware.csrf import REASON_NO_CSRF_COOKIE
@@ -26,19 +14,14 @@ from django.template.loader import render_to_string
 from django.urls import reverse
 
 from config.servers import leave_replica
+from config.settings import BASE_DIR
 
 # What the admin raises for an address that somebody has typed.
-BAD_VALUE = (
-    DataError,
-    FieldDoesNotExist,
-    LookupError,
-    NotSupportedError,
-    OverflowError,
-    ProgrammingError,
-    TypeError,
-    ValidationError,
-    ValueError,
-)
+BAD_VALUE = (LookupError, OverflowError, TypeError, ValueError)
+BAD_VALUE += (db.DataError, db.NotSupportedError, db.ProgrammingError)
+BAD_VALUE += (exceptions.FieldDoesNotExist, exceptions.ValidationError)
+# Django's own error pages read the form, which may raise these again.
+BAD_FORM = (MultiPartParserError, exceptions.BadRequest, exceptions.SuspiciousOperation)
 
 
 def welcome(request):
@@ -56,12 +39,9 @@ def server_error(request):
     exception = sys.exception()
     if isinstance(exception, UnreadablePostError):
         return render(None, "400.html", status=408)
-    # Django's own error pages read the form, which may raise these again.
-    if isinstance(exception, (BadRequest, MultiPartParserError, SuspiciousOperation)):
+    if isinstance(exception, BAD_FORM) or is_bad_address(request, exception):
         return render(None, "400.html", status=400)
-    if is_bad_address(request, exception):
-        return render(None, "400.html", status=400)
-    if isinstance(exception, (InterfaceError, OperationalError)) or leave_replica(exception):
+    if isinstance(exception, (db.InterfaceError, db.OperationalError)) or leave_replica(exception):
         return unavailable(10)
     if retry_after := getattr(exception, "retry_after", None):
         return unavailable(retry_after)
@@ -76,17 +56,18 @@ def is_bad_address(request, exception):
     """
     if not isinstance(exception, BAD_VALUE):
         return False
-    in_admin = request.path.startswith(reverse("admin:index")) and not is_ours(exception)
-    return in_admin or "NUL (0x00)" in str(exception)
+    # Another POST writes: what it raises is a mistake, such as a missing migration.
+    match = request.resolver_match
+    reads = request.method != "POST" or (match and match.view_name.endswith("_changelist"))
+    in_admin = request.path.startswith(reverse("admin:index"))
+    return (in_admin and reads and not is_ours(exception)) or "NUL (0x00)" in str(exception)
 
 
 def is_ours(exception):
     """Return whether code of one of the site's apps raised the exception, or called what did."""
     files = [Path(frame.f_code.co_filename) for frame, _ in walk_tb(exception.__traceback__)]
-    return any(
-        file.is_relative_to(settings.BASE_DIR) and not {"config", "site-packages"} & set(file.parts)
-        for file in files
-    )
+    own = [file.relative_to(BASE_DIR).parts for file in files if file.is_relative_to(BASE_DIR)]
+    return any(parts[0] != "config" and "site-packages" not in parts for parts in own)
 
 
 def csrf_failure(request, reason=""):

@@ -19,15 +19,14 @@ def application(environ, start_response):
 
     With rot13, Django raises before any middleware runs. Decoding punycode takes minutes.
     """
-    if content_type := environ.get("CONTENT_TYPE"):
-        try:
-            _, parameters = parse_header_parameters(content_type)
-            known = codecs.lookup(parameters.get("charset", "utf-8")).name in CHARSETS
-        except (LookupError, ValueError):
-            known = False
-        if not known:
-            start_response("400 Bad Request", [("Content-Type", "text/plain")])
-            return [b"unknown charset\n"]
+    try:
+        _, parameters = parse_header_parameters(environ.get("CONTENT_TYPE", ""))
+        known = codecs.lookup(parameters.get("charset", "utf-8")).name in CHARSETS
+    except (LookupError, ValueError):
+        known = False
+    if not known:
+        start_response("400 Bad Request", [("Content-Type", "text/plain")])
+        return [b"unknown charset: use UTF-8\n"]
     return django_application(environ, start_response)
 
 

@@ -4,6 +4,9 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 umask 022
+# What .env says counts, and not what this shell happens to export.
+# shellcheck disable=SC2046  # several words are meant
+unset $(sed -nE 's/^    ([A-Z_]+):$/\1/p' deploy/compose.yaml)
 
 KEEP_RELEASES=5    # images to keep for rollbacks
 LAST_BACKUP=26     # hours; `watch` reports an older one

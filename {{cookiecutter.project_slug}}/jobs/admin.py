@@ -16,10 +16,7 @@ class JobAdmin(admin.ModelAdmin):
     actions = ["run_again", "cancel"]
     list_display = ["task", "id", "queue_name", "status", "attempts", "age"]
     list_filter = ["status"]
-    readonly_fields = [
-        *(field.name for field in Job._meta.fields if field.name != "errors"),
-        "tracebacks",
-    ]
+    readonly_fields = [*(f.name for f in Job._meta.fields if f.name != "errors"), "tracebacks"]
     ordering = ["-enqueued_at"]
     paginator = BoundedPaginator
     show_full_result_count = False
@@ -52,5 +49,5 @@ class JobAdmin(admin.ModelAdmin):
     def cancel(self, request, queryset):
         cancelled = [job for job in queryset.unfinished()[:MAX_PER_ACTION] if job.cancel()]
         for job in cancelled:
-            finish(job)
+            finish(job, cancelled=True)
         self.message_user(request, f"{len(cancelled)} cancelled.", messages.SUCCESS)

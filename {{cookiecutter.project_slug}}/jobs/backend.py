@@ -12,18 +12,7 @@ from django.core import checks
 from django.core.exceptions import ValidationError
 from django.db import router
 
-from config.compat import (
-    BaseTaskBackend,
-    InvalidTask,
-    Task,
-    TaskContext,
-    TaskError,
-    TaskResult,
-    TaskResultDoesNotExist,
-    TaskResultStatus,
-    normalize_json,
-    signals,
-)
+from config import compat
 from config.servers import atomic
 from jobs.queue import carry_after_commit, count_unfinished, report_progress
 
@@ -39,7 +28,7 @@ class Superseded(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class JobTask(Task):
+class JobTask(compat.Task):
     """Django's task, with the options of this backend.
 
     `timeout`: how many seconds one attempt may take.
@@ -51,7 +40,7 @@ class JobTask(Task):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class JobContext(TaskContext):
+class JobContext(compat.TaskContext):
     """The first argument of a task made with `@task(takes_context=True)`.
 
     `attempt` is the number of the attempt, starting at 1.
@@ -82,7 +71,7 @@ class JobContext(TaskContext):
         self.job.committed = True
 
 
-class Backend(BaseTaskBackend):
+class Backend(compat.BaseTaskBackend):
     """Runs tasks in RQ's workers.
 
     A queue takes at most settings.JOBS_MAX_UNFINISHED unfinished jobs. The clock counts them
@@ -97,12 +86,12 @@ class Backend(BaseTaskBackend):
 
     def validate_task(self, task):
         super().validate_task(task)
-        retries = getattr(task, "retries", ())
-        timeout = getattr(task, "timeout", 1)
-        if not isinstance(timeout, int) or timeout < 1:
-            raise InvalidTask("timeout must be a whole number of seconds, at least 1.")
-        if not all(isinstance(delay, int) and delay >= 0 for delay in retries):
-            raise InvalidTask("retries must be whole numbers of seconds, such as (5, 15, 45).")
+        if not isinstance(task.timeout, int) or task.timeout < 1:
+            raise compat.InvalidTask("timeout must be a whole number of seconds, at least 1.")
+        if not all(isinstance(delay, int) and delay >= 0 for delay in task.retries):
+            raise compat.InvalidTask(
+                "retries must be whole numbers of seconds, such as (5, 15, 45)."
+            )
 
     def enqueue(self, task, args, kwargs, *, bounded=True):
         """Insert a job in the caller's transaction, and send it to a worker after the commit.
@@ -117,8 +106,8 @@ class Backend(BaseTaskBackend):
         job = Job(
             task=task.module_path,
             queue_name=task.queue_name,
-            args=normalize_json(args),
-            kwargs=normalize_json(kwargs),
+            args=compat.normalize_json(args),
+            kwargs=compat.normalize_json(kwargs),
             timeout=task.timeout,
             retries=list(task.retries),
         )
@@ -126,7 +115,7 @@ class Backend(BaseTaskBackend):
             job.due = task.run_after
         job.save(force_insert=True)
         result = self.get_task_result(job, task)
-        signals.task_enqueued.send(type(self), task_result=result)
+        compat.signals.task_enqueued.send(type(self), task_result=result)
         if task.run_after is None:
             self.start(job)
         return result
@@ -143,14 +132,14 @@ class Backend(BaseTaskBackend):
             job = Job.objects.get(pk=result_id)
             return self.get_task_result(job, job.get_task())
         except (Job.DoesNotExist, ValidationError, ImportError) as error:
-            raise TaskResultDoesNotExist(result_id) from error
+            raise compat.TaskResultDoesNotExist(result_id) from error
 
     def get_task_result(self, job, task):
         """Return a job as Django's TaskResult."""
-        result = TaskResult(
+        result = compat.TaskResult(
             task=task,
             id=str(job.pk),
-            status=TaskResultStatus(job.status),
+            status=compat.TaskResultStatus(job.status),
             enqueued_at=job.enqueued_at,
             started_at=job.started_at,
             last_attempted_at=job.last_attempted_at,
@@ -158,7 +147,7 @@ class Backend(BaseTaskBackend):
             args=job.args,
             kwargs=job.kwargs,
             backend=self.alias,
-            errors=[TaskError(**error) for error in job.errors],
+            errors=[compat.TaskError(**error) for error in job.errors],
             worker_ids=list(job.worker_ids),
         )
         object.__setattr__(result, "_return_value", job.return_value)  # as Django's backends do

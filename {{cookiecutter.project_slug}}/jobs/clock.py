@@ -6,7 +6,6 @@ Each step reads a limited number of rows through an index, however long the back
 import logging
 import time
 from datetime import timedelta
-from functools import partial
 
 from django.conf import settings
 from django.core.cache import cache
@@ -21,7 +20,7 @@ from config.compat import TaskResultStatus
 from config.servers import atomic, check_database
 from jobs import queue, schedule
 from jobs.models import GRACE, Job
-from jobs.worker import finish, log_failure
+from jobs.worker import finish
 
 logger = logging.getLogger(__name__)
 
@@ -43,16 +42,15 @@ def tick():
     If a step raises, that is logged, the other steps still run, and the next tick tries again.
     """
     close_old_connections()
-    steps = [check_database, purge, schedule.enqueue_due]
+    steps = [(check_database,), (purge,), (schedule.enqueue_due,)]
     for name in settings.RQ_QUEUES:
-        steps += [partial(give_up_dead, name), partial(carry_waiting, name)]
-    steps += [publish]
+        steps += [(give_up_dead, name), (carry_waiting, name)]
     worked = True
-    for step in steps:
+    for step, *arguments in [*steps, (publish,)]:
         try:
-            step()
+            step(*arguments)
         except Exception:
-            logger.exception("A step of the clock failed: %s", step)
+            logger.exception("A step of the clock failed: %s", step.__name__)
             worked = False
     return worked
 
@@ -62,10 +60,10 @@ def purge():
     for _ in range(10):
         old = Job.objects.filter(finished_at__lte=Now() - KEEP).order_by("finished_at")
         batch = list(old.values_list("pk", flat=True)[:BATCH])
+        if not batch:
+            break
         with atomic(idle_seconds=GRACE):
             Job.objects.filter(pk__in=batch).delete()
-        if len(batch) < BATCH:
-            break
 
 
 def give_up_dead(queue_name):
@@ -93,8 +91,7 @@ def give_up(job):
     if given_up:
         text = 'job=%s task=%s attempt=%d outcome="worker died"'
         logger.warning(text, job.pk, job.task, job.attempts)
-        if finish(job):
-            log_failure(job)
+        finish(job)
 
 
 def carry_waiting(queue_name):

@@ -35,27 +35,24 @@ class AdminEmailHandler(logging.Handler):
         subject = record.levelname
         try:
             if settings.ADMINS and self.is_news(record):
+                # Logging is set up before these can be imported.
+                from jobs.models import storable
+                from jobs.tasks import mail_admins
+
                 subject = f"{subject}: {record.getMessage()}".splitlines()[0][:200]
-                self.enqueue(subject, self.format(record))
+                mail = [storable(subject), storable(self.format(record))]
+                with transaction.atomic():  # a failure must not break the caller's transaction
+                    mail_admins.get_backend().enqueue(mail_admins, mail, {}, bounded=False)
         except Exception as error:
             # A warning, because an error would be mailed.
             logger.warning('mail="%s" outcome="not sent: %s"', subject, error)
 
-    def enqueue(self, subject, text):
-        # Logging is set up before these can be imported.
-        from jobs.models import storable
-        from jobs.tasks import mail_admins
-
-        with transaction.atomic():  # a failure must not break the transaction of the caller
-            backend = mail_admins.get_backend()
-            backend.enqueue(mail_admins, [storable(subject), storable(text)], {}, bounded=False)
-
     def is_news(self, record):
         """Return whether this error was not mailed lately. Without a cache: whether none was."""
-        where = [record.pathname, record.lineno, getattr(record, "task", "")]
         # Django logs every answer of 500 or more from the same line.
         match = getattr(getattr(record, "request", None), "resolver_match", None)
-        where.append(match.route if match else "")
+        where = [record.pathname, record.lineno]
+        where += [getattr(record, "task", ""), getattr(match, "route", "")]
         if record.exc_info:
             where += traceback.format_tb(record.exc_info[2])
         try:

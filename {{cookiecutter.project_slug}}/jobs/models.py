@@ -10,7 +10,7 @@ from django.db.models import Q
 from django.db.models.functions import Coalesce, Now
 from django.utils.module_loading import import_string
 
-from config.compat import InvalidTask, Task, TaskResultStatus
+from config.compat import TaskResultStatus as Status
 from config.mail import DETAIL
 
 # An attempt that has not ended this many seconds after its timeout counts as dead.
@@ -36,7 +36,7 @@ def storable(text):
 
 class JobQuerySet(models.QuerySet):
     def unfinished(self):
-        return self.filter(status__in=[TaskResultStatus.READY, TaskResultStatus.RUNNING])
+        return self.filter(status__in=[Status.READY, Status.RUNNING])
 
     def count_by_queue(self):
         """Return the number of unfinished jobs in each queue, but at most JOBS_MAX_UNFINISHED."""
@@ -48,7 +48,7 @@ class JobQuerySet(models.QuerySet):
 
     def due(self, queue_name):
         """Return the queue's jobs that wait for a worker, longest first."""
-        ready = self.filter(queue_name=queue_name, status=TaskResultStatus.READY, due__lte=Now())
+        ready = self.filter(queue_name=queue_name, status=Status.READY, due__lte=Now())
         return ready.order_by("due")
 
 
@@ -67,8 +67,8 @@ class Job(models.Model):
     retries = models.JSONField(default=list, editable=False)  # seconds before each new attempt
     status = models.CharField(
         max_length=10,
-        choices=TaskResultStatus.choices,
-        default=TaskResultStatus.READY,
+        choices=Status.choices,
+        default=Status.READY,
         editable=False,
     )
     # The number of the last attempt. Only the attempt of that number can end the job.
@@ -81,6 +81,8 @@ class Job(models.Model):
     started_at = models.DateTimeField(null=True, editable=False)
     last_attempted_at = models.DateTimeField(null=True, editable=False)
     finished_at = models.DateTimeField(null=True, editable=False)
+    # Since when no worker has been able to import the task.
+    missing_since = models.DateTimeField(null=True, editable=False)
     worker_ids = models.JSONField(default=list, editable=False)
     errors = models.JSONField(default=list, editable=False)
     return_value = models.JSONField(null=True, editable=False)
@@ -115,18 +117,16 @@ class Job(models.Model):
 
     @property
     def is_unfinished(self):
-        return self.status in {TaskResultStatus.READY, TaskResultStatus.RUNNING}
+        return self.status in {Status.READY, Status.RUNNING}
 
     def get_task(self):
-        """Return the task. Raise ImportError if its path leads to none, or its queue is gone."""
-        task = import_string(self.task)
-        if not isinstance(task, Task):
-            raise ImportError(f"{self.task} is not a task")
-        if task.queue_name != self.queue_name:
-            try:
+        """Return the task. Raise ImportError if there is none at its path, or its queue is gone."""
+        try:
+            task = import_string(self.task)
+            if task.queue_name != self.queue_name:
                 task = task.using(queue_name=self.queue_name)
-            except InvalidTask as error:
-                raise ImportError(str(error)) from error
+        except Exception as error:
+            raise ImportError(f"{self.task}: {error}") from error
         return task
 
     def claim(self, worker_id):
@@ -134,15 +134,15 @@ class Job(models.Model):
 
         This is one UPDATE, so no attempt starts twice, however often Redis was given its id.
         """
-        attempt = self.attempts + 1
         claimed = self._update(
-            TaskResultStatus.READY,
-            status=TaskResultStatus.RUNNING,
-            attempts=attempt,
+            Status.READY,
+            status=Status.RUNNING,
+            attempts=self.attempts + 1,
             worker_ids=[*self.worker_ids, worker_id],
             due=Now() + timedelta(seconds=self.timeout + GRACE),
             started_at=self.started_at or Now(),
             last_attempted_at=Now(),
+            missing_since=None,
         )
         if claimed:
             self.refresh_from_db()
@@ -155,14 +155,9 @@ class Job(models.Model):
         """
         if self.committed:
             return return_value is None or self._update(
-                TaskResultStatus.SUCCESSFUL, return_value=return_value
+                Status.SUCCESSFUL, return_value=return_value
             )
-        return self._update(
-            TaskResultStatus.RUNNING,
-            status=TaskResultStatus.SUCCESSFUL,
-            return_value=return_value,
-            finished_at=Now(),
-        )
+        return self._end(Status.RUNNING, Status.SUCCESSFUL, return_value=return_value)
 
     def fail(self, exception):
         """End the running attempt with an error. Return False if it was given up.
@@ -172,39 +167,37 @@ class Job(models.Model):
         failures = self.failures + 1
         fields = {"failures": failures, "errors": self._errors_with(exception)}
         if failures > len(self.retries):
-            return self._give_up(TaskResultStatus.RUNNING, **fields)
+            return self._end(Status.RUNNING, **fields)
         delay = timedelta(seconds=self.retries[failures - 1])
-        return self._wait(TaskResultStatus.RUNNING, delay, **fields)
+        return self._wait(Status.RUNNING, delay, **fields)
 
     def release(self):
         """End the running attempt because its worker stops. This costs no retry."""
-        return self._wait(TaskResultStatus.RUNNING, timedelta())
+        return self._wait(Status.RUNNING, timedelta())
 
     def postpone(self, exception):
         """Wait for a worker that can import the task, for up to a day."""
-        old = Job.objects.filter(pk=self.pk, last_attempted_at__lte=Now() - IMPORT_WITHIN)
+        old = Job.objects.filter(pk=self.pk, missing_since__lte=Now() - IMPORT_WITHIN)
         if old.exists():
-            errors = self._errors_with(exception)
-            return self._give_up(TaskResultStatus.READY, errors=errors)
-        since = Coalesce("last_attempted_at", Now())
-        return self._wait(TaskResultStatus.READY, IMPORT_EVERY, last_attempted_at=since)
+            return self._end(Status.READY, errors=self._errors_with(exception))
+        since = Coalesce("missing_since", Now())
+        return self._wait(Status.READY, IMPORT_EVERY, missing_since=since)
 
     def cancel(self):
         """End an unfinished job. If an attempt is running, it can no longer commit."""
-        return self.is_unfinished and self._give_up(
-            self.status, errors=self._errors_with(Cancelled("Cancelled in the admin."))
-        )
+        errors = self._errors_with(Cancelled("Cancelled in the admin."))
+        return self.is_unfinished and self._end(self.status, errors=errors)
 
     def run_again(self):
         """Give a failed job all its attempts again."""
-        new = {"failures": 0, "last_attempted_at": None, "finished_at": None}
-        return self._wait(TaskResultStatus.FAILED, timedelta(), **new)
+        new = {"failures": 0, "finished_at": None, "missing_since": None}
+        return self._wait(Status.FAILED, timedelta(), **new)
 
-    def _give_up(self, before, **fields):
-        return self._update(before, status=TaskResultStatus.FAILED, finished_at=Now(), **fields)
+    def _end(self, before, status=Status.FAILED, **fields):
+        return self._update(before, status=status, finished_at=Now(), **fields)
 
     def _wait(self, before, delay, **fields):
-        return self._update(before, status=TaskResultStatus.READY, due=Now() + delay, **fields)
+        return self._update(before, status=Status.READY, due=Now() + delay, **fields)
 
     def _update(self, before, **fields):
         """Update the row, if its status is still `before` and no other attempt has started."""

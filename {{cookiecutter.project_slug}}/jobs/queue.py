@@ -6,6 +6,7 @@ None of it is the only copy of anything, and nothing here raises if Redis does n
 import logging
 import time
 from contextlib import suppress
+from functools import partial
 from itertools import groupby
 from operator import attrgetter
 
@@ -60,26 +61,21 @@ def redis_is_silent():
     return time.monotonic() < State.silent_until
 
 
-class CarryAfterCommit:
-    """An on-commit hook for all the jobs of a transaction, or of one savepoint in it."""
-
-    def __init__(self, job):
-        self.jobs = [job]
-
-    def __call__(self):
-        carry([job for job in self.jobs if count_unfinished(job.queue_name) < CARRIED])
+def carry_committed(jobs):
+    """Send jobs of a transaction, except those whose queue has more than Redis may hold."""
+    carry([job for job in jobs if count_unfinished(job.queue_name) < CARRIED])
 
 
 def carry_after_commit(job):
-    """Send the job after the commit, together with the other jobs of the transaction."""
+    """Send the job after the commit, together with the last ones of the same savepoint."""
     connection = transaction.get_connection(router.db_for_write(type(job)))
-    hooks = connection.run_on_commit
-    if hooks:
-        savepoints, hook, _ = hooks[-1]
-        if isinstance(hook, CarryAfterCommit) and savepoints == set(connection.savepoint_ids):
-            hook.jobs.append(job)
+    if connection.run_on_commit:
+        savepoints, hook, _ = connection.run_on_commit[-1]
+        ours = getattr(hook, "func", None) is carry_committed
+        if ours and savepoints == set(connection.savepoint_ids):
+            hook.args[0].append(job)
             return
-    transaction.on_commit(CarryAfterCommit(job), using=connection.alias, robust=True)
+    transaction.on_commit(partial(carry_committed, [job]), using=connection.alias, robust=True)
 
 
 def carry(jobs):
@@ -117,27 +113,23 @@ def attempt_of(job):
 
 
 def count_unfinished(queue_name):
-    """Return the number of unfinished jobs in the queue, as the clock last counted it."""
+    """Return the number of unfinished jobs in the queue, as the clock last counted it.
+
+    Without Redis or a clock, count here.
+    """
+    from jobs.models import Job  # imports this module
+
     now = time.monotonic()
     if now >= State.counts_until:
         State.counts_until = now + COUNTS_AGE
-        State.counts = read_counts()
-    return State.counts.get(queue_name, 0)
-
-
-def read_counts():
-    """Return the clock's counts by queue. Without Redis or a clock, count here."""
-    from jobs.models import Job  # imports this module
-
-    counts = None
-    if not redis_is_silent():
+        counts = None
         try:
-            counts = cache.get(COUNTS_KEY)
+            counts = None if redis_is_silent() else cache.get(COUNTS_KEY)
         except RedisError as error:
             leave_alone(error)
-    if counts is None or counts["at"] < time.time() - COUNTS_LATE:
-        return Job.objects.count_by_queue()
-    return counts["unfinished"]
+        fresh = counts and counts["at"] >= time.time() - COUNTS_LATE
+        State.counts = counts["unfinished"] if fresh else Job.objects.count_by_queue()
+    return State.counts.get(queue_name, 0)
 
 
 def report_progress(job, percent):

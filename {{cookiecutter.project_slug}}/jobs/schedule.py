@@ -33,10 +33,9 @@ def enqueue_due():
     """
     entries = set(settings.SCHEDULE.items())
     new = entries - set(Schedule.objects.values_list("task", "crontab"))
-    with atomic(idle_seconds=GRACE):
-        Schedule.objects.bulk_create(
-            [Schedule(task=path, crontab=crontab) for path, crontab in new], ignore_conflicts=True
-        )
+    for path, crontab in new:
+        with atomic(idle_seconds=GRACE):
+            Schedule.objects.get_or_create(task=path, crontab=crontab)
     due = Schedule.objects.annotate(now=Now()).filter(Q(due=None) | Q(due__lte=Now()))
     for row in due:
         if (row.task, row.crontab) in entries:
@@ -68,13 +67,12 @@ def next_time(crontab, after):
     """
     zone = timezone.get_default_timezone()
     hours = crontab.split()[1]
-    found = None
+    found = set()
     start = after.astimezone(zone).replace(tzinfo=None) - LARGEST_SHIFT
     for wall in croniter(crontab, start).all_next(datetime):
-        if found and wall.replace(tzinfo=zone).astimezone(UTC) > found + LARGEST_SHIFT:
-            return found
-        later = [moment for moment in moments(wall, zone, hours) if moment > after]
-        found = min([*later, found] if found else later, default=None)
+        if found and wall.replace(tzinfo=zone).astimezone(UTC) > min(found) + LARGEST_SHIFT:
+            return min(found)
+        found |= {moment for moment in moments(wall, zone, hours) if moment > after}
 
 
 def moments(wall, zone, hours):
@@ -96,15 +94,11 @@ def check_schedule(**kwargs):
     for path, crontab in settings.SCHEDULE.items():
         try:
             task = import_string(path)
-        except ImportError as error:
-            errors.append(Error(f"SCHEDULE: there is no {path}: {error}", id="jobs.E002"))
-            continue
-        if not isinstance(task, Task) or not isinstance(task.get_backend(), Backend):
-            errors.append(Error(f"SCHEDULE: {path} is not a task of jobs/.", id="jobs.E003"))
-        try:
+            if not isinstance(task, Task) or not isinstance(task.get_backend(), Backend):
+                raise ValueError(f"{path} is not a task of jobs/")
             if len(crontab.split()) != 5:
                 raise ValueError("it needs five fields, such as 0 3 * * *")
             next_time(crontab, timezone.now())
-        except (AttributeError, CroniterError, ValueError) as error:
-            errors.append(Error(f"SCHEDULE: {crontab!r} for {path}: {error}", id="jobs.E004"))
+        except (AttributeError, CroniterError, ImportError, ValueError) as error:
+            errors.append(Error(f"SCHEDULE: {crontab!r} for {path}: {error}", id="jobs.E002"))
     return errors

@@ -1,4 +1,5 @@
 import time
+from contextlib import suppress
 
 from django.conf import settings
 from django.core.cache import cache
@@ -25,16 +26,13 @@ def health(request):
     Answers 503 if either is too old. Point an alarm at it, but not a load balancer: web must be
     able to go live while worker and clock are down, or no deploy could repair them.
     """
-    try:
-        counts = cache.get(COUNTS_KEY)
-    except RedisError:
-        counts = None
-    tick = None if counts is None else max(0, round(time.time() - counts["at"]))
-    ages = [0]
-    for name in settings.RQ_QUEUES:
-        job = Job.objects.due(name).annotate(age=Now() - F("due")).only("pk").first()
-        if job:
-            ages.append(round(job.age.total_seconds()))
-    late = tick is None or tick > LATE_TICK or max(ages) > LATE_JOB
-    answer = {"last_tick_seconds": tick, "oldest_job_seconds": max(ages)}
+    tick = None
+    with suppress(RedisError):
+        if counts := cache.get(COUNTS_KEY):
+            tick = max(0, round(time.time() - counts["at"]))
+    waiting = [Job.objects.due(name).annotate(age=Now() - F("due")) for name in settings.RQ_QUEUES]
+    first = [jobs.only("pk").first() for jobs in waiting]
+    age = max([0, *(round(job.age.total_seconds()) for job in first if job)])
+    late = tick is None or tick > LATE_TICK or age > LATE_JOB
+    answer = {"last_tick_seconds": tick, "oldest_job_seconds": age}
     return JsonResponse(answer, status=503 if late else 200)

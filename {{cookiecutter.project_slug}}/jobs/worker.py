@@ -19,12 +19,6 @@ from jobs.models import Job
 
 logger = logging.getLogger(__name__)
 
-# Touched at each heartbeat; the container's health check looks at its age. It cannot use the
-# worker's registration in Redis, because a worker does not register again if Redis was emptied.
-HEARTBEAT = Path(tempfile.gettempdir()) / "worker-heartbeat"
-
-SUPERSEDED = "given up before it ended"
-
 
 # Heroku sends SIGTERM to every process of a dyno. HerokuWorker lets a short job finish.
 class Worker(HerokuWorker if settings.HEROKU else rq.Worker):
@@ -49,8 +43,16 @@ class Worker(HerokuWorker if settings.HEROKU else rq.Worker):
 
     def heartbeat(self, *args, **kwargs):
         super().heartbeat(*args, **kwargs)
-        with suppress(OSError):  # the file is another user's: the check fails, the worker goes on
-            HEARTBEAT.touch()
+        beat("worker")
+
+
+def beat(name):
+    """Touch the file whose age is checked by the container's health check.
+
+    Not the worker's registration in Redis: a worker does not register again if Redis was emptied.
+    """
+    with suppress(OSError):  # the file is another user's: the check fails, the process goes on
+        Path(tempfile.gettempdir(), f"{name}-heartbeat").touch()
 
 
 class Attempt(rq.job.Job):
@@ -58,6 +60,7 @@ class Attempt(rq.job.Job):
 
     func = property(lambda self: run)
     success_callback = failure_callback = stopped_callback = None
+    webhooks = property(lambda self: (), lambda self, value: None)
 
 
 def wait_for_redis(connection):
@@ -80,23 +83,17 @@ def run(pk, attempt):
         return
     try:
         task = job.get_task()
-    except Exception as error:  # an old worker, or a module that fails to import
+    except ImportError as error:  # an old worker, or a module that fails
         logger.warning("job=%s task=%s cannot be imported yet: %s", pk, job.task, error)
-        if job.postpone(error) and finish(job):
-            log_failure(job, exc_info=True)
+        if job.postpone(error):
+            finish(job, error)
         return
     if not job.claim(rq.get_current_job().worker_name):
         return
     outcome = perform(job, task)
-    logger.info(
-        'job=%s task=%s queue=%s attempt=%d seconds=%.2f outcome="%s"',
-        pk,
-        job.task,
-        job.queue_name,
-        attempt,
-        time.monotonic() - started,
-        outcome,
-    )
+    text = 'job=%s task=%s queue=%s attempt=%d seconds=%.2f outcome="%s"'
+    seconds = time.monotonic() - started
+    logger.info(text, pk, job.task, job.queue_name, attempt, seconds, outcome)
 
 
 def drop_broken_connections():
@@ -112,45 +109,36 @@ def perform(job, task):
     result = backend.get_task_result(job, task)
     signals.task_started.send_robust(type(backend), task_result=result)
     context = [backend.context_class(task_result=result, job=job)] if task.takes_context else []
+    outcome, ended, failure = "done", False, None
     try:
-        value = task.call(*context, *job.args, **job.kwargs)
-        if not job.succeed(normalize_json(value)):
-            return SUPERSEDED
+        ended = job.succeed(normalize_json(task.call(*context, *job.args, **job.kwargs)))
     except Superseded:
-        return SUPERSEDED
+        pass
     except (Exception, SystemExit, ShutDownImminentException) as error:
         drop_broken_connections()  # which would not take the outcome
         if job.committed:
             logger.exception("job=%s raised after commit(): it has succeeded all the same", job.pk)
+            ended = True
         elif isinstance(error, ShutDownImminentException):
-            job.release()
-            return "stopped with its worker"
-        elif not job.fail(error):
-            return SUPERSEDED
+            outcome, ended = "stopped with its worker", job.release()
         else:
-            if finish(job):
-                log_failure(job, exc_info=True)
-            return f"raised {type(error).__name__}"
-    finish(job)
-    return "done"
+            outcome, ended, failure = f"raised {type(error).__name__}", job.fail(error), error
+    if not ended:
+        return "given up before it ended"
+    finish(job, failure)
+    return outcome
 
 
-def log_failure(job, **options):
-    """Log that a job has failed for good. jobs/mail.py tells failures apart by their task."""
-    text = "job=%s task=%s has failed for good"
-    logger.error(text, job.pk, job.task, extra={"task": job.task}, **options)
-
-
-def finish(job):
-    """Send `task_finished` if the job has finished, well or not; return whether it has."""
+def finish(job, error=None, *, cancelled=False):
+    """If the job has finished, send `task_finished`, and log a failure for good."""
     job.refresh_from_db()
     if job.is_unfinished:
-        return False
-    try:
+        return
+    if job.status == TaskResultStatus.FAILED and not cancelled:
+        # jobs/mail.py tells failures apart by their task.
+        text, about = "job=%s task=%s has failed for good", {"task": job.task}
+        logger.error(text, job.pk, job.task, extra=about, exc_info=error)
+    with suppress(ImportError):  # without the task there is no result to send
         task = job.get_task()
-    except ImportError:
-        return True  # without the task there is no result to send
-    backend = task.get_backend()
-    result = backend.get_task_result(job, task)
-    signals.task_finished.send_robust(type(backend), task_result=result)
-    return True
+        result = task.get_backend().get_task_result(job, task)
+        signals.task_finished.send_robust(type(task.get_backend()), task_result=result)

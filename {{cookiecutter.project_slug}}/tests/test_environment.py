@@ -70,6 +70,7 @@ REFUSED = {
         "redis://localhost:6379/0?no_such_option=1",
         "redis://localhost:6379/0?socket_timeout=long",
         "redis://localhost:6379/0?decode_responses=true",
+        "unix:///run/redis.sock?decode_responses=true",
         "redis://",
     ],
 }
@@ -145,6 +146,19 @@ def test_the_line_does_not_repeat_a_password(load, name):
 )
 def test_a_good_value_is_read_without_spaces(load, name, value, parsed):
     assert load(**{name: value})[name] == parsed
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("postgres://user@host/name?sslmode=require", "sslmode"),
+        ("postgres://user@host/name?assume_role=site", "assume_role"),
+        ("postgres://user@host/name?isolation_level=3", "isolation_level"),
+        ("sqlite:////folder/file?timeout=5", "timeout"),
+    ],
+)
+def test_a_database_may_have_options(load, url, name):
+    assert name in load(DATABASE_URL=url)["DATABASES"]["default"]["OPTIONS"]
 
 
 def test_every_variable_has_a_value_that_is_refused():

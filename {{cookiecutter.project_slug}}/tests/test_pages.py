@@ -4,7 +4,7 @@ import logging
 
 import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
-from django.db import OperationalError
+from django.db import OperationalError, ProgrammingError
 from django.http import HttpResponse
 from django.template import engines
 from django.test import Client
@@ -158,6 +158,17 @@ def test_an_impossible_year_in_the_admin_answers_400(admin_client):
     url = reverse("admin:users_user_changelist")
     response = admin_client.get(url, {"last_login__year": "9" * 40})
     assert response.status_code in (302, 400)
+
+
+def test_a_mistake_while_the_admin_writes_answers_500(admin_client, monkeypatch):
+    def fail(*args, **kwargs):
+        raise ProgrammingError("there is no such column")
+
+    monkeypatch.setattr("django.db.models.Model.save", fail)
+    admin_client.raise_request_exception = False
+    password = {"usable_password": "true", "password1": "a" * 9 + "9", "password2": "a" * 9 + "9"}
+    response = admin_client.post(reverse("admin:users_user_add"), {"username": "ada"} | password)
+    assert response.status_code == 500
 
 
 @pytest.mark.parametrize("queue", [99, 10**30])

@@ -99,7 +99,7 @@ def test_two_databases_are_exchanged(database, tmp_path, run, monkeypatch):
 def test_what_an_interrupted_exchange_left_is_not_overwritten(database, tmp_path, run):
     spare = tmp_path / "exchanged.sqlite3"
     spare.write_text("data")
-    with pytest.raises(SystemExit, match=f"{spare} may have the only copy"):
+    with pytest.raises(SystemExit, match=f"{spare} may be the only copy"):
         run("exchange", database, tmp_path / "other")
     assert spare.read_text() == "data"
 

@@ -33,10 +33,21 @@ class Other(Counted):
     pass
 
 
+class Plain(View):
+    def post(self, request):
+        return HttpResponse("done")
+
+
+class PlainToo(Plain):
+    pass
+
+
 urlpatterns = [
     path("view/", counted),
     path("class/", Counted.as_view()),
     path("other/", Other.as_view()),
+    path("wrapped/", throttled(limit=2)(Plain.as_view())),
+    path("wrapped-too/", throttled(limit=2)(PlainToo.as_view())),
     # Django's login page, as an owner would add it. The test reads its form's errors.
     path("login/", LoginView.as_view(template_name="base.html", next_page="/")),
     *urls.urlpatterns,
@@ -51,9 +62,10 @@ def test_an_address_can_post_to_a_view_up_to_the_limit(client, url):
     assert client.post(url, headers={"x-forwarded-for": "192.0.2.2"}).status_code == 200
 
 
-def test_each_class_of_views_has_a_throttle_of_its_own(client):
-    assert [client.post("/class/").status_code for _ in range(2)] == [200, 200]
-    assert client.post("/other/").status_code == 200
+@pytest.mark.parametrize(("url", "other"), [("/class/", "/other/"), ("/wrapped/", "/wrapped-too/")])
+def test_each_class_of_views_has_a_throttle_of_its_own(client, url, other):
+    assert [client.post(url).status_code for _ in range(3)] == [200, 200, 429]
+    assert client.post(other).status_code == 200
 
 
 def test_an_asynchronous_view_is_refused_where_it_is_declared():

@@ -15,7 +15,6 @@ from rq.job import JobStatus
 
 from jobs import clock, schedule
 from jobs import queue as carrier
-from jobs.management.commands import clock as command
 from jobs.models import Job
 from jobs.queue import COUNTS_KEY
 from jobs.tasks import clear_sessions
@@ -213,8 +212,7 @@ def test_a_tick_counts_unfinished_jobs(lost, settings):
 
 def test_the_command_ticks_until_it_is_stopped(lost, queue, monkeypatch, tmp_path):
     """SIGTERM arrives while the command waits for its second tick, and ends it after that."""
-    heartbeat = tmp_path / "heartbeat"
-    monkeypatch.setattr(command, "HEARTBEAT", heartbeat)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     handlers = {}
     monkeypatch.setattr(signal, "signal", handlers.__setitem__)
     waits = []
@@ -228,12 +226,12 @@ def test_the_command_ticks_until_it_is_stopped(lost, queue, monkeypatch, tmp_pat
     monkeypatch.setattr(threading, "Event", Event)
     call_command("clock")
     assert waits == [clock.INTERVAL] * 2
-    assert heartbeat.exists()
+    assert (tmp_path / "clock-heartbeat").exists()
     assert queue.count == 1
 
 
 def test_a_failed_tick_sends_no_heartbeat(no_redis, monkeypatch, tmp_path):
-    monkeypatch.setattr(command, "HEARTBEAT", tmp_path / "heartbeat")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setattr(signal, "signal", lambda *_: None)
 
     class Event(threading.Event):
@@ -242,7 +240,7 @@ def test_a_failed_tick_sends_no_heartbeat(no_redis, monkeypatch, tmp_path):
 
     monkeypatch.setattr(threading, "Event", Event)
     call_command("clock")
-    assert not command.HEARTBEAT.exists()
+    assert not (tmp_path / "clock-heartbeat").exists()
 
 
 def test_clear_sessions_deletes_expired_sessions(work):

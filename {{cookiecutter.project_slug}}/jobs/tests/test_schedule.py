@@ -135,8 +135,8 @@ def test_times_follow_the_wall_clock_when_clocks_change(berlin, crontab, start, 
 @pytest.mark.parametrize(
     ("path", "crontab", "said"),
     [
-        ("jobs.tests.tasks.gone", "0 3 * * *", "there is no jobs.tests.tasks.gone"),
-        ("no path", "0 3 * * *", "there is no no path"),
+        ("jobs.tests.tasks.gone", "0 3 * * *", 'does not define a "gone"'),
+        ("no path", "0 3 * * *", "no path doesn't look like a module path"),
         ("jobs.tests.tasks.no_task", "0 3 * * *", "is not a task"),
         (ADD, "0 3 * *", "five fields"),
         (ADD, "0 0 3 * * *", "five fields"),

@@ -299,7 +299,8 @@ def test_what_postgres_cannot_store_is_mailed_without_it(sent):
 
 def test_jobs_of_different_tasks_that_lose_their_workers_are_different_errors(sent):
     for task in (tasks.add, tasks.fail):
-        worker.log_failure(Job(task=task.module_path))
+        job = Job.objects.create(task=task.module_path, timeout=1, status="FAILED")
+        worker.finish(job)
     assert len(sent()) == 2
 
 

@@ -1,3 +1,4 @@
+import json
 import logging
 import os
 import re
@@ -88,17 +89,20 @@ def test_a_worker_calls_only_the_sites_own_function(queue, work, tmp_path):
     job = queue.enqueue("jobs.worker.run", str(uuid4()), 1)
     for name in ("success", "failure", "stopped"):
         queue.connection.hset(job.key, f"{name}_callback_name", "os.getpid")
+    hook = {"url": "http://localhost/", "method": "GET", "headers": None, "timeout": 1}
+    queue.connection.hset(job.key, "webhooks", json.dumps([hook | {"job_status": "finished"}]))
     work()
     assert not (tmp_path / "function").exists()
     job.refresh()
     assert job.func is worker.run
     assert job.success_callback is job.failure_callback is job.stopped_callback is None
+    assert not job.webhooks
 
 
 def test_a_heartbeat_touches_the_file_of_the_health_check(monkeypatch, tmp_path):
-    monkeypatch.setattr(worker, "HEARTBEAT", tmp_path / "heartbeat")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     get_worker().heartbeat()
-    assert worker.HEARTBEAT.exists()
+    assert (tmp_path / "worker-heartbeat").exists()
 
 
 def test_an_attempt_does_not_start_twice(queue, work):
@@ -244,21 +248,24 @@ def test_an_attempt_over_its_timeout_fails(hook, work):
 
 def test_a_task_that_cannot_be_imported_waits_for_a_worker_that_can(work):
     tasks.add.enqueue(1)
-    Job.objects.update(task="jobs.tests.tasks.of_a_newer_version")
+    # However long ago its last attempt was: the next one may have been deferred.
+    last = timezone.now() - timedelta(days=2)
+    Job.objects.update(task="jobs.tests.tasks.of_a_newer_version", last_attempted_at=last)
     work()
     job = Job.objects.get()
-    assert (job.status, job.attempts) == ("READY", 0)
+    assert (job.status, job.attempts, job.last_attempted_at) == ("READY", 0, last)
     assert job.due - timezone.now() > timedelta(seconds=50)
 
 
-def test_a_task_that_no_worker_can_import_fails_after_a_day(work, caplog):
+@pytest.mark.parametrize("path", ["jobs.tests.tasks.gone", "os.path"])
+def test_a_task_that_no_worker_can_import_fails_after_a_day(path, work, caplog):
     yesterday = timezone.now() - timedelta(days=2)
     tasks.add.enqueue(1)
     # However old the job is: it may have been deferred.
-    Job.objects.update(task="jobs.tests.tasks.gone", enqueued_at=yesterday)
+    Job.objects.update(task=path, enqueued_at=yesterday)
     work()
     assert Job.objects.get().status == "READY"
-    Job.objects.update(last_attempted_at=yesterday, due=yesterday)
+    Job.objects.update(missing_since=yesterday, due=yesterday)
     carrier.carry(Job.objects.all())
     work()
     job = Job.objects.get()
@@ -269,6 +276,29 @@ def test_a_task_that_no_worker_can_import_fails_after_a_day(work, caplog):
     carrier.carry(Job.objects.all())
     work()
     assert Job.objects.get().status == "READY"
+
+
+def test_a_task_whose_module_raises_fails_after_a_day_too(work, caplog, tmp_path, monkeypatch):
+    (tmp_path / "broken.py").write_text("1 / 0")
+    monkeypatch.syspath_prepend(tmp_path)
+    tasks.add.enqueue(1)
+    Job.objects.update(task="broken.task", missing_since=timezone.now() - timedelta(days=2))
+    work()
+    assert Job.objects.get().status == "FAILED"
+    assert "has failed for good" in caplog.text
+
+
+def test_a_job_that_is_cancelled_while_its_task_is_missing_fails_once(work, caplog, monkeypatch):
+    def cancel(job):
+        Job.objects.get().cancel()
+        raise ImportError("no such task")
+
+    monkeypatch.setattr(Job, "get_task", cancel)
+    tasks.add.enqueue(1)
+    work()
+    job = Job.objects.get()
+    assert (job.status, len(job.errors)) == ("FAILED", 1)
+    assert "has failed for good" not in caplog.text
 
 
 def test_progress_is_reported_at_most_five_times_a_second(hook, work):

@@ -1,15 +1,10 @@
 import signal
-import tempfile
 import threading
-from contextlib import suppress
-from pathlib import Path
 
 from django.core.management.base import BaseCommand
 
 from jobs import clock
-
-# Touched after each tick that worked; the container's health check looks at its age.
-HEARTBEAT = Path(tempfile.gettempdir()) / "clock-heartbeat"
+from jobs.worker import beat
 
 
 class Command(BaseCommand):
@@ -21,6 +16,5 @@ class Command(BaseCommand):
             signal.signal(number, lambda *_: stop.set())
         while not stop.is_set():
             if clock.tick():
-                with suppress(OSError):  # as in jobs/worker.py
-                    HEARTBEAT.touch()
+                beat("clock")
             stop.wait(clock.INTERVAL)
