@@ -21,7 +21,7 @@ RUN = {
     r"make test": "test_site.py",
     r"make up": "test_docker.py",
     r"make (deploy|rollback.*|backup.*|restore .*)": "test_deploy_data.py test_deploy_releases.py",
-    r"\.venv/bin/python manage\.py makemigrations": "test_readme.py",
+    r"\.venv/bin/(python manage\.py makemigrations|pytest users)": "test_readme.py",
     r"\.venv/bin/python manage\.py (migrate|startapp) .*": "test_rooms.py",
     r"\.venv/bin/python manage\.py createsuperuser": "support/browser.py",
     r"rm -r \.venv": "test_make.py",
@@ -191,6 +191,7 @@ def test_quick_commands_work(developed):
         "make format": "",
         "make shell": "print(Token.objects.model)",
         ".venv/bin/python manage.py makemigrations": "",
+        ".venv/bin/pytest users": "",
     }.items():
         done = subprocess.run(
             command.split(), cwd=developed, input=typed, capture_output=True, text=True

@@ -80,6 +80,7 @@ class SiteLogger(Logger):
             super().access(response, request, environ, duration)
 
     def atoms(self, response, request, environ, duration):
+        sender = environ.get("HTTP_X_FORWARDED_FOR", environ.get("REMOTE_ADDR", "-"))
         return {
             "method": request.method,
             # As it was sent. Decoded, it could contain a line break and forge a log line.
@@ -90,9 +91,7 @@ class SiteLogger(Logger):
             "ms": duration.total_seconds() * 1000,
             "id": dict(response.headers).get("X-Request-ID", "-"),
             # The last address is what the nearest proxy saw.
-            "from": environ.get("HTTP_X_FORWARDED_FOR", environ.get("REMOTE_ADDR", "-"))
-            .rpartition(",")[2]
-            .strip(),
+            "from": sender.rpartition(",")[2].strip(),
             "agent": environ.get("HTTP_USER_AGENT", "-"),
         }
 

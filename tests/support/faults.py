@@ -148,7 +148,7 @@ def a_deploy_of_web_before_workers(stack):
     stack.deploy(old, stack.workers)
     for _ in range(3):
         stack.place("ship")
-    tried = "cannot be imported yet"
+    tried = "waits up to a day"
     wait_for(lambda: stack.log.read_text().count(tried) == 3, 60, tried)
     stack.deploy(stack.site, stack.workers)
 

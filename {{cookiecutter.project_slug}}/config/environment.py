@@ -30,8 +30,7 @@ class Env(FileAwareEnv):
         try:
             return super()._get_value(name, default)
         except UnicodeDecodeError as error:
-            text = f'"{name}_FILE" names a file that is not UTF-8: save it as UTF-8'
-            raise EnvError(text) from error
+            raise EnvError(f'"{name}_FILE" is not UTF-8: save the file as UTF-8') from error
 
 
 env = Env(strip_whitespace=True)

@@ -283,6 +283,7 @@ else:
 # --- Logging ---------------------------------------------------------------------------------
 
 # One line for each record on standard error, with the id of the request that caused it.
+LINE = {"filters": ["request_id"], "formatter": "line"}
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
@@ -295,17 +296,8 @@ LOGGING = {
         }
     },
     "handlers": {
-        "console": {
-            "class": "logging.StreamHandler",
-            "filters": ["request_id"],
-            "formatter": "line",
-        },
-        "mail_admins": {
-            "class": "jobs.mail.AdminEmailHandler",
-            "filters": ["request_id"],
-            "formatter": "line",
-            "level": "ERROR",
-        },
+        "console": {"class": "logging.StreamHandler"} | LINE,
+        "mail_admins": {"class": "jobs.mail.AdminEmailHandler", "level": "ERROR"} | LINE,
     },
     "root": {"handlers": ["console", "mail_admins"], "level": LOG_LEVEL},
     # Django's own handlers would be silent in production, or write every line twice.

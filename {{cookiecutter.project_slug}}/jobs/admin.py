@@ -1,4 +1,5 @@
 from django.contrib import admin, messages
+from django.utils.html import format_html
 from django.utils.timesince import timesince
 
 from config.admin import BoundedPaginator
@@ -14,7 +15,7 @@ class JobAdmin(admin.ModelAdmin):
     """Shows all jobs to staff. With the permission to change jobs they can rerun or cancel them."""
 
     actions = ["run_again", "cancel"]
-    list_display = ["task", "id", "queue_name", "status", "attempts", "age"]
+    list_display = ["task", "status", "attempts", "age", "queue_name", "id"]
     list_filter = ["status"]
     readonly_fields = [*(f.name for f in Job._meta.fields if f.name != "errors"), "tracebacks"]
     ordering = ["-enqueued_at"]
@@ -37,7 +38,8 @@ class JobAdmin(admin.ModelAdmin):
 
     @admin.display(description="errors")
     def tracebacks(self, job):
-        return "\n".join(error["traceback"] for error in job.errors) or "-"
+        text = "\n".join(error["traceback"] for error in job.errors)
+        return format_html("<pre>{}</pre>", text or "-")
 
     @admin.action(description="Run failed jobs again", permissions=["change"])
     def run_again(self, request, queryset):

@@ -88,10 +88,9 @@ class Backend(compat.BaseTaskBackend):
         super().validate_task(task)
         if not isinstance(task.timeout, int) or task.timeout < 1:
             raise compat.InvalidTask("timeout must be a whole number of seconds, at least 1.")
-        if not all(isinstance(delay, int) and delay >= 0 for delay in task.retries):
-            raise compat.InvalidTask(
-                "retries must be whole numbers of seconds, such as (5, 15, 45)."
-            )
+        delays = task.retries if isinstance(task.retries, (list, tuple)) else [None]
+        if not all(isinstance(delay, int) and delay >= 0 for delay in delays):
+            raise compat.InvalidTask("retries must be seconds in a tuple, such as (5, 15, 45).")
 
     def enqueue(self, task, args, kwargs, *, bounded=True):
         """Insert a job in the caller's transaction, and send it to a worker after the commit.

@@ -9,7 +9,7 @@ from datetime import timedelta
 
 from django.conf import settings
 from django.core.cache import cache
-from django.db import close_old_connections
+from django.db import InterfaceError, OperationalError, close_old_connections
 from django.db.models import Q
 from django.db.models.functions import Now
 from django_rq import get_queue
@@ -19,7 +19,7 @@ from rq.registry import clean_registries
 from config.compat import TaskResultStatus
 from config.servers import atomic, check_database
 from jobs import queue, schedule
-from jobs.models import GRACE, Job
+from jobs.models import GRACE, Job, first_line
 from jobs.worker import finish
 
 logger = logging.getLogger(__name__)
@@ -49,8 +49,10 @@ def tick():
     for step, *arguments in [*steps, (publish,)]:
         try:
             step(*arguments)
-        except Exception:
-            logger.exception("A step of the clock failed: %s", step.__name__)
+        except Exception as error:
+            silent = isinstance(error, (InterfaceError, OperationalError, RedisError))
+            text = "The clock's step %s failed: %s"
+            logger.error(text, step.__name__, first_line(error), exc_info=not silent)
             worked = False
     return worked
 

@@ -34,6 +34,11 @@ def storable(text):
     return text.encode(errors="replace").decode().replace("\0", "?")
 
 
+def first_line(error):
+    """Return the first line of an error's text: after it, Postgres may quote rows."""
+    return str(error).partition("\n")[0]
+
+
 class JobQuerySet(models.QuerySet):
     def unfinished(self):
         return self.filter(status__in=[Status.READY, Status.RUNNING])

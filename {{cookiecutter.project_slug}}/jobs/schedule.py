@@ -5,6 +5,7 @@ A crontab has five fields and is read in TIME_ZONE.
 
 import logging
 from datetime import UTC, datetime, timedelta
+from inspect import signature
 
 from croniter import CroniterError, croniter
 from django.conf import settings
@@ -96,9 +97,10 @@ def check_schedule(**kwargs):
             task = import_string(path)
             if not isinstance(task, Task) or not isinstance(task.get_backend(), Backend):
                 raise ValueError(f"{path} is not a task of jobs/")
-            if len(crontab.split()) != 5:
+            if len(str(crontab).split()) != 5:
                 raise ValueError("it needs five fields, such as 0 3 * * *")
             next_time(crontab, timezone.now())
-        except (AttributeError, CroniterError, ImportError, ValueError) as error:
+            signature(task.func).bind(*["context"] * task.takes_context)  # no arguments
+        except (CroniterError, ImportError, TypeError, ValueError) as error:
             errors.append(Error(f"SCHEDULE: {crontab!r} for {path}: {error}", id="jobs.E002"))
     return errors

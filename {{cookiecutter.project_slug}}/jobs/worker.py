@@ -15,7 +15,7 @@ from rq.worker import HerokuWorker
 
 from config.compat import TaskResultStatus, normalize_json, signals
 from jobs.backend import Superseded
-from jobs.models import Job
+from jobs.models import Job, first_line
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +84,8 @@ def run(pk, attempt):
     try:
         task = job.get_task()
     except ImportError as error:  # an old worker, or a module that fails
-        logger.warning("job=%s task=%s cannot be imported yet: %s", pk, job.task, error)
+        text = "job=%s task=%s waits up to a day for a worker that can import it: %s"
+        logger.warning(text, pk, job.task, error)
         if job.postpone(error):
             finish(job, error)
         return
@@ -111,7 +112,8 @@ def perform(job, task):
     context = [backend.context_class(task_result=result, job=job)] if task.takes_context else []
     outcome, ended, failure = "done", False, None
     try:
-        ended = job.succeed(normalize_json(task.call(*context, *job.args, **job.kwargs)))
+        value = task.call(*context, *job.args, **job.kwargs)
+        ended = job.succeed(to_json(job, value))
     except Superseded:
         pass
     except (Exception, SystemExit, ShutDownImminentException) as error:
@@ -122,11 +124,20 @@ def perform(job, task):
         elif isinstance(error, ShutDownImminentException):
             outcome, ended = "stopped with its worker", job.release()
         else:
-            outcome, ended, failure = f"raised {type(error).__name__}", job.fail(error), error
+            outcome = f"raised {type(error).__name__}: {first_line(error)}"
+            ended, failure = job.fail(error), error
     if not ended:
         return "given up before it ended"
     finish(job, failure)
     return outcome
+
+
+def to_json(job, value):
+    """Return the value as it will be stored. Raise TypeError if it cannot be."""
+    try:
+        return normalize_json(value)
+    except TypeError as error:
+        raise TypeError(f"The return value of {job.task} is not JSON: {error}") from error
 
 
 def finish(job, error=None, *, cancelled=False):

@@ -116,7 +116,9 @@ def test_options_are_set_on_the_task():
     assert (job.timeout, job.retries) == (7, [5, 15, 45])
 
 
-@pytest.mark.parametrize("options", [{"timeout": 0}, {"timeout": "1"}, {"retries": (-1,)}])
+@pytest.mark.parametrize(
+    "options", [{"timeout": 0}, {"timeout": "1"}, {"retries": (-1,)}, {"retries": 3}]
+)
 def test_a_bad_option_is_refused_where_the_task_is_declared(options):
     with pytest.raises(InvalidTask):
         task(**options)(tasks.no_task)
@@ -176,7 +178,8 @@ def test_a_return_value_that_is_not_json_fails_the_attempt(work):
     result = tasks.return_no_json.enqueue()
     work()
     result.refresh()
-    assert "Unsupported type: <class 'object'>" in result.errors[0].traceback
+    line = "The return value of jobs.tests.tasks.return_no_json is not JSON: Unsupported type"
+    assert line in result.errors[0].traceback
 
 
 def test_characters_that_postgres_cannot_store_are_replaced_in_errors(work):

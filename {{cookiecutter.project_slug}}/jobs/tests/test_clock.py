@@ -162,12 +162,13 @@ def test_a_failing_step_does_not_stop_the_others(lost, queue, monkeypatch, caplo
     monkeypatch.setattr(schedule, "enqueue_due", lambda: 1 / 0)
     assert clock.tick() is False
     assert queue.count == 1
-    assert "A step of the clock failed" in caplog.text
+    assert "The clock's step" in caplog.text
 
 
-def test_attempts_run_out_of_time_even_without_redis(running, no_redis):
+def test_attempts_run_out_of_time_even_without_redis(running, no_redis, caplog):
     Job.objects.update(due=AGO)
     assert clock.tick() is False
+    assert "The clock's step publish failed: no Redis" in caplog.messages
     assert Job.objects.get().failures == 1
 
 
@@ -291,3 +292,61 @@ def test_a_job_that_no_worker_takes_raises_an_alarm(client):
 
 def test_a_missing_redis_raises_an_alarm(client, no_redis):
     assert client.get(HEALTH).status_code == 503
+
+
+# --- Tasks that no worker can import ---------------------------------------------------------
+
+
+def test_a_task_that_cannot_be_imported_waits_for_a_worker_that_can(work):
+    tasks.add.enqueue(1)
+    # However long ago its last attempt was: the next one may have been deferred.
+    last = timezone.now() - timedelta(days=2)
+    Job.objects.update(task="jobs.tests.tasks.of_a_newer_version", last_attempted_at=last)
+    work()
+    job = Job.objects.get()
+    assert (job.status, job.attempts, job.last_attempted_at) == ("READY", 0, last)
+    assert job.due - timezone.now() > timedelta(seconds=50)
+
+
+@pytest.mark.parametrize("path", ["jobs.tests.tasks.gone", "os.path"])
+def test_a_task_that_no_worker_can_import_fails_after_a_day(path, work, caplog):
+    yesterday = timezone.now() - timedelta(days=2)
+    tasks.add.enqueue(1)
+    # However old the job is: it may have been deferred.
+    Job.objects.update(task=path, enqueued_at=yesterday)
+    work()
+    assert Job.objects.get().status == "READY"
+    Job.objects.update(missing_since=yesterday, due=yesterday)
+    carrier.carry(Job.objects.all())
+    work()
+    job = Job.objects.get()
+    assert job.status == "FAILED"
+    assert "ImportError" in job.errors[0]["traceback"]
+    assert "has failed for good" in caplog.text
+    job.run_again()
+    carrier.carry(Job.objects.all())
+    work()
+    assert Job.objects.get().status == "READY"
+
+
+def test_a_task_whose_module_raises_fails_after_a_day_too(work, caplog, tmp_path, monkeypatch):
+    (tmp_path / "broken.py").write_text("1 / 0")
+    monkeypatch.syspath_prepend(tmp_path)
+    tasks.add.enqueue(1)
+    Job.objects.update(task="broken.task", missing_since=timezone.now() - timedelta(days=2))
+    work()
+    assert Job.objects.get().status == "FAILED"
+    assert "has failed for good" in caplog.text
+
+
+def test_a_job_that_is_cancelled_while_its_task_is_missing_fails_once(work, caplog, monkeypatch):
+    def cancel(job):
+        Job.objects.get().cancel()
+        raise ImportError("no such task")
+
+    monkeypatch.setattr(Job, "get_task", cancel)
+    tasks.add.enqueue(1)
+    work()
+    job = Job.objects.get()
+    assert (job.status, len(job.errors)) == ("FAILED", 1)
+    assert "has failed for good" not in caplog.text

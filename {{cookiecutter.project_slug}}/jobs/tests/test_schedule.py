@@ -143,7 +143,9 @@ def test_times_follow_the_wall_clock_when_clocks_change(berlin, crontab, start, 
         (ADD, "@daily", "five fields"),
         (ADD, "0 25 * * *", "'0 25 * * *'"),
         (ADD, "0 3 30 2 *", "'0 3 30 2 *'"),
-        (ADD, None, "None"),
+        (ADD, None, "five fields"),
+        (ADD, 60, "five fields"),
+        (ADD, "0 3 * * *", "missing a required argument: 'first'"),
     ],
 )
 def test_a_bad_entry_is_an_error(settings, path, crontab, said):

@@ -149,6 +149,17 @@ def test_an_attempt_logs_one_line_without_its_arguments(work, caplog):
     assert "1234567" not in caplog.text
 
 
+def test_the_line_of_a_failed_attempt_has_the_first_line_of_the_error(hook, work, caplog):
+    def fail(context):
+        raise ValueError("duplicate key\nDETAIL: a row")
+
+    caplog.set_level(logging.INFO)
+    hook(fail)
+    work()
+    assert 'outcome="raised ValueError: duplicate key"' in caplog.text
+    assert "a row" not in caplog.text
+
+
 def test_a_commit_block_is_committed_together_with_the_jobs_success(work):
     tasks.write.enqueue("name")
     work()
@@ -244,61 +255,6 @@ def test_an_attempt_over_its_timeout_fails(hook, work):
     hook(overrun)
     work()
     assert Job.objects.get().failures == 1
-
-
-def test_a_task_that_cannot_be_imported_waits_for_a_worker_that_can(work):
-    tasks.add.enqueue(1)
-    # However long ago its last attempt was: the next one may have been deferred.
-    last = timezone.now() - timedelta(days=2)
-    Job.objects.update(task="jobs.tests.tasks.of_a_newer_version", last_attempted_at=last)
-    work()
-    job = Job.objects.get()
-    assert (job.status, job.attempts, job.last_attempted_at) == ("READY", 0, last)
-    assert job.due - timezone.now() > timedelta(seconds=50)
-
-
-@pytest.mark.parametrize("path", ["jobs.tests.tasks.gone", "os.path"])
-def test_a_task_that_no_worker_can_import_fails_after_a_day(path, work, caplog):
-    yesterday = timezone.now() - timedelta(days=2)
-    tasks.add.enqueue(1)
-    # However old the job is: it may have been deferred.
-    Job.objects.update(task=path, enqueued_at=yesterday)
-    work()
-    assert Job.objects.get().status == "READY"
-    Job.objects.update(missing_since=yesterday, due=yesterday)
-    carrier.carry(Job.objects.all())
-    work()
-    job = Job.objects.get()
-    assert job.status == "FAILED"
-    assert "ImportError" in job.errors[0]["traceback"]
-    assert "has failed for good" in caplog.text
-    job.run_again()
-    carrier.carry(Job.objects.all())
-    work()
-    assert Job.objects.get().status == "READY"
-
-
-def test_a_task_whose_module_raises_fails_after_a_day_too(work, caplog, tmp_path, monkeypatch):
-    (tmp_path / "broken.py").write_text("1 / 0")
-    monkeypatch.syspath_prepend(tmp_path)
-    tasks.add.enqueue(1)
-    Job.objects.update(task="broken.task", missing_since=timezone.now() - timedelta(days=2))
-    work()
-    assert Job.objects.get().status == "FAILED"
-    assert "has failed for good" in caplog.text
-
-
-def test_a_job_that_is_cancelled_while_its_task_is_missing_fails_once(work, caplog, monkeypatch):
-    def cancel(job):
-        Job.objects.get().cancel()
-        raise ImportError("no such task")
-
-    monkeypatch.setattr(Job, "get_task", cancel)
-    tasks.add.enqueue(1)
-    work()
-    job = Job.objects.get()
-    assert (job.status, len(job.errors)) == ("FAILED", 1)
-    assert "has failed for good" not in caplog.text
 
 
 def test_progress_is_reported_at_most_five_times_a_second(hook, work):
