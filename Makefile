@@ -1,4 +1,4 @@
-# `make` lists what there is to do.
+# `make` lists the targets.
 
 # The oldest Python for the template's own code, from pyproject.toml.
 FLOOR := $(shell sed -n 's/^requires-python = ">=\(.*\)"/\1/p' pyproject.toml)
@@ -20,7 +20,7 @@ demo: .demo/my_site  ## render the template with its defaults and start the site
 .demo/my_site:
 	@scripts/demo $(FLOOR)
 
-# Git may have only touched the file: what is the same is not installed again.
+# Git may only have touched the file: install only if its content differs.
 .venv/installed: tests/requirements.txt
 	@cmp -s $< $@ || scripts/make-venv .venv $(FLOOR)
 	@cmp -s $< $@ || $(PIP) --requirement $<
@@ -41,13 +41,13 @@ screenshots: servers .venv/installed  ## take the README's screenshots again
 CODE := hooks local_extensions.py templates tests benchmarks "{{cookiecutter.project_slug}}"
 
 .PHONY: lint
-lint: .venv/installed  ## check the style of the template's own code, and the Python it needs
+lint: .venv/installed  ## check the style and Python version of the template's own code
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/vermin --target=$(FLOOR)- --violations --no-tips --quiet --exclude-regex '}\.py$$' $(CODE)
 
 .PHONY: bench
-bench: servers .venv/installed  ## compare the site with one written plainly
+bench: servers .venv/installed  ## compare the site's speed with a plain one's
 	@$(BIN)/python benchmarks/run.py $(ARGS)
 
 .PHONY: deps

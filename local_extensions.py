@@ -25,7 +25,7 @@ EMAIL = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]+@[A-Za-z0-9-]+(\.[A-Za-z0-9
 
 
 def check_text(question, answer):
-    """Return what is wrong with a line of text, or None."""
+    """Return the problem with a line of text, or None."""
     if not answer.strip():
         return "is empty: write something"
     if answer != answer.strip():
@@ -42,7 +42,7 @@ def check_text(question, answer):
 
 
 def check_email(question, answer):
-    """Return what is wrong with an email address, or None."""
+    """Return the problem with an email address, or None."""
     if problem := check_text(question, answer):
         return problem
     if not EMAIL.fullmatch(answer):
@@ -51,10 +51,10 @@ def check_email(question, answer):
 
 
 def check_slug(question, answer):
-    """Return what is wrong with the name of the folder, or None."""
+    """Return the problem with the name of the folder, or None."""
     if not SLUG.fullmatch(answer) or len(answer) > 50:
         return (
-            "cannot name a folder and an image: write at most 50 lower-case letters a-z and "
+            "is not a valid folder and image name: write at most 50 lower-case letters a-z and "
             "digits, a letter first, with single hyphens or underscores between them, like my-site"
         )
     if WINDOWS_DEVICES.fullmatch(answer):

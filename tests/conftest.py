@@ -129,7 +129,7 @@ def old_template(tmp_path):
     folder.mkdir()
     archive = subprocess.run(["git", "archive", "c4092f4"], cwd=TEMPLATE, capture_output=True)
     if archive.returncode:
-        cannot_run("there is no commit c4092f4 here: the clone is shallow, or none")
+        cannot_run("commit c4092f4 is missing: this is a shallow clone or no clone")
     subprocess.run(["tar", "-x"], cwd=folder, input=archive.stdout, check=True)
     shutil.rmtree(folder / "tests")
     return folder

@@ -33,7 +33,7 @@ def test_a_form_without_its_cookie_reports_it_on_the_same_page(chromium, live_si
         expect(heading(page, "This form has expired")).to_be_visible()
         assert page.title() == "This form has expired"
         check_accessibility(page)
-        page.get_by_role("link", name="Back to the start").click()
+        page.get_by_role("link", name="Back to the home page").click()
         expect(page.get_by_text("No tokens yet")).to_be_visible()
         generate(page)
 

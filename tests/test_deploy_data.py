@@ -175,7 +175,7 @@ def test_an_incomplete_backup_changes_nothing(backups):
     half = backups.production.site / "half a backup"
     half.write_bytes(whole[: len(whole) // 2])
     assert backups.restore(half.name, check=False).returncode != 0
-    assert "Say which: make restore FILE=" in backups.restore("nothing", check=False).stdout
+    assert "No such backup: make restore FILE=" in backups.restore("nothing", check=False).stdout
     assert visitor.tokens() == before
     assert backups.databases() == databases
 

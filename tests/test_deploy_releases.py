@@ -41,7 +41,7 @@ def secret(production, name, value=None):
     return path.read_text().strip()
 
 
-def check_nothing_is_spread(production, before):
+def check_nothing_is_replaced(production, before):
     """Assert that plain `docker compose up` replaces no container."""
     production.compose("up", "--detach", "--wait")
     assert production.containers() == before
@@ -68,7 +68,7 @@ def test_deploying_a_new_version_and_secrets_loses_nothing(production, record_pr
     new_login = production.sql("SELECT rolname FROM pg_roles WHERE rolname ~ '^site_'")
     assert new_login != old_login
     assert len(new_login.split()) == 1
-    check_nothing_is_spread(production, after)
+    check_nothing_is_replaced(production, after)
 
 
 def test_the_site_owns_its_database_and_is_no_superuser(production):
@@ -118,7 +118,7 @@ def test_a_broken_version_replaces_nothing_and_says_why(production, changed):
     changed("gunicorn.conf.py", new="raise SystemExit('no start')")
     check_failure("no start")
     assert production.releases() == images
-    check_nothing_is_spread(production, before)
+    check_nothing_is_replaced(production, before)
     production.visitor(keep_alive=False).walk()
 
 
@@ -142,7 +142,7 @@ def test_rollback_switches_back_and_forth(production):
     assert inspect(production.image, "Id") != image
     production.make("rollback")
     assert inspect(production.image, "Id") == image
-    check_nothing_is_spread(production, production.containers())
+    check_nothing_is_replaced(production, production.containers())
     production.make("rollback", f"VERSION={live}")  # what runs already
     assert inspect(production.image, "Id") == image
     production.visitor(keep_alive=False).walk()

@@ -115,7 +115,7 @@ def test_a_redis_that_becomes_a_replica_is_replaced_by_the_one_in_the_url(stack)
     old, new, _, name, visitor, heartbeat = stack
     with redis_client.Redis(port=old.port) as client:
         client.replicaof("127.0.0.1", new.port)  # the name does not point to the new one yet
-    wait_for(lambda: visitor.get("/readyz").status == 503, SECONDS, "readiness to tell")
+    wait_for(lambda: visitor.get("/readyz").status == 503, SECONDS, "/readyz to fail")
     assert "redis" in visitor.get("/readyz").text
     assert stands_still(heartbeat)
     name.lead_to(new.port)
@@ -135,7 +135,7 @@ def test_a_postgres_that_becomes_read_only_is_reported_and_replaced(stack):
     visitor.generate()
     execute("ALTER SYSTEM SET default_transaction_read_only = on")
     execute("SELECT pg_reload_conf()")
-    wait_for(lambda: visitor.get("/readyz").status == 503, SECONDS, "readiness to tell")
+    wait_for(lambda: visitor.get("/readyz").status == 503, SECONDS, "/readyz to fail")
     assert visitor.post("/generate/").status == 503
     assert stands_still(heartbeat)
     execute("ALTER SYSTEM RESET default_transaction_read_only")

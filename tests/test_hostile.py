@@ -98,7 +98,7 @@ ANSWERS = st.fixed_dictionaries(
 def in_process():
     """Make Cookiecutter run hooks in this process, and compile each template once.
 
-    These are what makes a bake slow. Cookiecutter still renders each hook.
+    These two make a bake slow. Cookiecutter still renders each hook.
     """
 
     compile_template = jinja2.Environment.compile

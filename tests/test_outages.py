@@ -61,7 +61,7 @@ def test_visitors_get_answers_while_redis_is_down_hanging_or_full(stacks):
             visitor = Visitor(stack.address)
             assert press(visitor, "/generate-in-background/").status == 302
             text = visitor.page()
-            assert "The queue does not answer just now." in text
+            assert "The queue is not responding." in text
             assert "<progress" in text
             assert press(visitor, "/generate/").status == 302
 

@@ -22,12 +22,12 @@ REFUSED = [
     ("author_email", "a@b", "is not an email address: write one like you@example.com"),
     ("author_email", "a b@example.com", "is not an email address"),
     *(
-        ("project_slug", slug, "cannot name a folder and an image: write at most 50")
+        ("project_slug", slug, "is not a valid folder and image name: write at most 50")
         for slug in (None, "My_Site", "1site", "sité", "x" * 51, "-x")
     ),
     # Docker refuses the image names that Compose would make from these.
     *(
-        ("project_slug", slug, "cannot name a folder and an image: write at most 50")
+        ("project_slug", slug, "is not a valid folder and image name: write at most 50")
         for slug in ("site_", "site-", "my___site", "my_-site", "my-_site", "my.site")
     ),
     *(
@@ -78,6 +78,6 @@ def test_a_path_as_slug_creates_and_removes_nothing(slug, tmp_path):
         done = cookiecutter(output, "--no-input", "-f", f"project_slug={slug}", **options)
         assert done.returncode == 1
         assert done.stdout.startswith(
-            "project_slug cannot name a folder and an image: write at most 50"
+            "project_slug is not a valid folder and image name: write at most 50"
         )
         assert set(tmp_path.rglob("*")) == before

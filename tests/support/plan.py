@@ -22,7 +22,7 @@ def missing():
     if not (locate("chromium") or locate("google-chrome")):
         lacks.append("the browser: no chromium")
     if not (locate("redis-server") and locate("postgres", *POSTGRES_FOLDERS)):
-        lacks.append("what needs servers: no redis-server or no postgres")
+        lacks.append("the servers: no redis-server or no postgres")
     newest = max(find_pythons())
     lacks += [
         f"Django {django}: no Python {floor} or newer"

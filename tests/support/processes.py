@@ -66,7 +66,7 @@ def wait_for(condition, seconds=30, what="the condition", pause=0.05):
             if value := condition():
                 return value
         time.sleep(pause)
-    raise TimeoutError(f"waited {seconds} s in vain for {what}")
+    raise TimeoutError(f"timed out after {seconds} s waiting for {what}")
 
 
 def answers(url):

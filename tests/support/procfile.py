@@ -10,7 +10,7 @@ def read_procfile(site):
 
 
 def production(site_bin, **variables):
-    """Return production's environment, but for plain HTTP, as there is no router in front."""
+    """Return production's environment, but with plain HTTP: there is no router in front."""
     return os.environ | {
         "PATH": f"{site_bin}:{os.environ['PATH']}",
         "DEBUG": "false",

@@ -25,7 +25,7 @@ DASHBOARD_CSP = settings.SECURE_CSP | {
     "style-src": ["'self'", "'unsafe-inline'"],
 }
 
-# What django-rq raises for an address of something that is not there.
+# Exceptions that django-rq raises for a missing object's URL.
 MISSING = (AssertionError, ImproperlyConfigured, LookupError, NoSuchJobError, ValueError)
 
 
@@ -61,7 +61,7 @@ class DashboardAdmin(QueueAdmin):
         return False
 
     def get_object(self, request, object_id, from_field=None):
-        """Return None: the dashboard's model has pages for its rows, but no table."""
+        """Return None: the dashboard's model has admin URLs, but no table."""
 
     def get_urls(self):
         urls = super().get_urls()

@@ -31,10 +31,10 @@ class RedisCache(DjangoRedisCache):
         return self._cache.get_client(write=True)
 
     def count(self, key, period, by=1):
-        """Add to a number and return it. It is forgotten `period` seconds after the first time.
+        """Add to a number and return it. It expires `period` seconds after the first time.
 
         This takes one round trip; `add` and `incr` would take three. If only `incr` arrives, the
-        next call sets the time.
+        next call sets the expiry.
         """
         key = self.make_and_validate_key(key)
         with self._master_client.pipeline(transaction=False) as pipeline:

@@ -24,7 +24,7 @@ from config.mail import mail_settings
 
 
 class Env(FileAwareEnv):
-    """Says which variable names a file that is not UTF-8."""
+    """Names the variable if its file is not UTF-8."""
 
     def _get_value(self, name, default):
         try:
@@ -168,7 +168,7 @@ def address(value):
     try:
         validate_email(parseaddr(value)[1])
     except InvalidAddress as error:
-        raise ValidationError(f"{value} is not an email address: write you@example.com") from error
+        raise ValidationError(f"{value} is not an email address like you@example.com") from error
 
 
 @env.parser_for("addresses")

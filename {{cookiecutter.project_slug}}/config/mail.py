@@ -1,4 +1,4 @@
-"""Mail: what EMAIL_URL means, and what must not get into mails and logs."""
+"""Mail: what EMAIL_URL means, and text to keep out of mail and logs."""
 
 import logging
 import re
@@ -14,7 +14,7 @@ SMTP = {
     "smtps": (465, {"use_ssl": True}),  # TLS from the first byte
 }
 
-# From where Postgres quotes a row in an error message to the end of that message.
+# The row that Postgres quotes at the end of an error message.
 DETAIL = re.compile(r"^DETAIL:.*?(?=\n\n|\nTraceback |\Z)", re.MULTILINE | re.DOTALL)
 
 
@@ -52,7 +52,7 @@ def mail_settings(url):
 class Formatter(logging.Formatter):
     """Leaves out rows that Postgres quotes in its errors, because they may hold secrets.
 
-    Times are in UTC, in the same form as in gunicorn.conf.py and Caddy.
+    Times are in UTC, in the same format as in gunicorn.conf.py and Caddy.
     """
 
     converter = time.gmtime

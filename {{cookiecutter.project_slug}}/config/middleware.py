@@ -48,7 +48,7 @@ class HealthMiddleware:
         return self.get_response(request)
 
     def ready(self):
-        """Return 200, or 503 with the names of what does not answer."""
+        """Return 200, or 503 with the names of the failed servers."""
         failed = []
         for name, ask in (("database", check_database), ("redis", check_redis)):
             try:
@@ -65,7 +65,7 @@ def answer(trouble):
 
 
 class StaticFilesStorage(CompressedManifestStaticFilesStorage):
-    """Remembers each file's URL: making them again takes a seventh of a page's time."""
+    """Caches the URLs of files: computing them takes a seventh of a page's time."""
 
     url = cache(CompressedManifestStaticFilesStorage.url)
 

@@ -1,4 +1,4 @@
-"""What helps when servers or machines vanish: checks that writes are accepted, and short locks.
+"""For when servers or machines vanish: checks that writes are accepted, and short locks.
 
 After a failover, a connection may lead to a server that has become a replica: it answers, but
 refuses writes. A new connection leads to the server that the URL names now.
@@ -36,10 +36,10 @@ def leave_replica(exception):
 
 @contextmanager
 def atomic(*, idle_seconds, using=DEFAULT_DB_ALIAS, durable=False):
-    """Django's `atomic`, but Postgres rolls back when it has waited that long for a statement.
+    """Django's `atomic`, but Postgres rolls back after `idle_seconds` without a statement.
 
     If a process freezes or its machine vanishes, Postgres would otherwise keep the locks for hours,
-    and everybody else would wait for them. Inside another transaction, that one's limit counts.
+    and everybody else would wait for them. Inside another transaction, the outer limit applies.
     """
     database = transaction.get_connection(using)
     limited = database.vendor == "postgresql" and not database.in_atomic_block

@@ -142,7 +142,7 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 if DATABASE["ENGINE"] == "django.db.backends.sqlite3":
     # Web, worker and clock write to one file. With WAL readers never wait, and writers wait at
-    # BEGIN instead of failing half-way with "database is locked".
+    # BEGIN instead of failing halfway with "database is locked".
     DATABASE["OPTIONS"] = {
         "init_command": "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;",
         "transaction_mode": "IMMEDIATE",
@@ -155,7 +155,7 @@ else:
     DATABASE["OPTIONS"] = {
         "connect_timeout": 3,
         "gssencmode": "disable",  # trying Kerberos first takes a fifth of the time to connect
-        "tcp_user_timeout": 5000,  # milliseconds until sent data must have arrived
+        "tcp_user_timeout": 5000,  # milliseconds until sent data must be acknowledged
         "keepalives_idle": 5,  # seconds of silence before the first probe
         "keepalives_interval": 1,
         "keepalives_count": 5,
@@ -225,7 +225,7 @@ ADMINS = ADMINS if django.VERSION >= (6, 0) else [("", address) for address in A
 
 STATIC_URL = "static/"
 STATIC_ROOT = BASE_DIR / "staticfiles"
-# Nothing asks for the files without a hash in their names: half of all files.
+# Files without a hash in their names, half of all files, are never requested.
 WHITENOISE_KEEP_ONLY_HASHED_FILES = True
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},

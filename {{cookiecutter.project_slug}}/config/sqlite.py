@@ -30,9 +30,9 @@ def copy(database, to):
 
 
 def exchange(database, other):
-    """Swap the contents of two databases. Ctrl-C does not stop it half-way, when one is a copy.
+    """Swap the contents of two databases. Ctrl-C cannot interrupt it halfway.
 
-    If something else does, a file beside them has the first one's data. It must be moved away.
+    If something else does, exchanged.sqlite3 may be the only copy of the first one: keep it.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)

@@ -53,7 +53,7 @@ def throttled(limit, period=60):
     def decorator(view):
         if iscoroutinefunction(view):
             raise TypeError("throttled() is for synchronous views.")
-        # `method_decorator` passes a method of a view, which may be Django's own: name its class.
+        # `method_decorator` passes a bound method, maybe Django's own: take its object's class.
         instance = getattr(getattr(view, "func", None), "__self__", None)
         owner = getattr(view, "view_class", view) if instance is None else type(instance)
         name = f"{owner.__module__}.{owner.__qualname__}.{view.__name__}"
@@ -140,7 +140,7 @@ class ThrottledBackend(ModelBackend):
     """
 
     def authenticate(self, request, **credentials):
-        if request is None or "password" not in credentials:  # a script, or another backend's
+        if request is None or "password" not in credentials:  # a script, or no password
             return super().authenticate(request, **credentials)
         address = client_address(request)
         name = sorted(str(value) for key, value in credentials.items() if key != "password")

@@ -16,7 +16,7 @@ from django.urls import reverse
 from config.servers import leave_replica
 from config.settings import BASE_DIR
 
-# What the admin raises for an address that somebody has typed.
+# Exceptions that the admin raises for a hand-typed URL.
 BAD_VALUE = (LookupError, OverflowError, TypeError, ValueError)
 BAD_VALUE += (db.DataError, db.NotSupportedError, db.ProgrammingError)
 BAD_VALUE += (exceptions.FieldDoesNotExist, exceptions.ValidationError)
@@ -30,11 +30,11 @@ def welcome(request):
 
 
 def server_error(request):
-    """Render 503 when the database fails or a queue is full, 500 for other exceptions.
+    """Render 503 if the database fails or a queue is full, 400 for bad values, or else 500.
 
     A visitor who sent only part of the request gets 408, because that is not the site's fault.
     Django calls this `handler500` while it handles the exception. An exception's attribute
-    `retry_after` is after how many seconds to try again.
+    `retry_after` becomes the header Retry-After.
     """
     exception = sys.exception()
     if isinstance(exception, UnreadablePostError):
@@ -56,7 +56,7 @@ def is_bad_address(request, exception):
     """
     if not isinstance(exception, BAD_VALUE):
         return False
-    # Another POST writes: what it raises is a mistake, such as a missing migration.
+    # Any other POST writes: an exception is a bug, such as a missing migration.
     match = request.resolver_match
     reads = request.method != "POST" or (match and match.view_name.endswith("_changelist"))
     in_admin = request.path.startswith(reverse("admin:index"))
@@ -64,7 +64,7 @@ def is_bad_address(request, exception):
 
 
 def is_ours(exception):
-    """Return whether code of one of the site's apps raised the exception, or called what did."""
+    """Return whether code of the site's apps raised the exception, or called code that did."""
     files = [Path(frame.f_code.co_filename) for frame, _ in walk_tb(exception.__traceback__)]
     own = [file.relative_to(BASE_DIR).parts for file in files if file.is_relative_to(BASE_DIR)]
     return any(parts[0] != "config" and "site-packages" not in parts for parts in own)

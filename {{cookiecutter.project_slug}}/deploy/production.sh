@@ -4,8 +4,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 umask 022
-# What .env says counts, and not what this shell happens to export.
-# shellcheck disable=SC2046  # several words are meant
+# Settings come from .env, not from exported variables.
+# shellcheck disable=SC2046  # splitting is intended
 unset $(sed -nE 's/^    ([A-Z_]+):$/\1/p' deploy/compose.yaml)
 
 KEEP_RELEASES=5    # images to keep for rollbacks
@@ -134,7 +134,7 @@ SQL
 
 # --- Releases: an image, and copies of the secrets and the Caddyfile --------------------------------
 
-# Start or replace services. A container that ends, or is not healthy in two minutes, is a failure.
+# Start or replace services. Fails if one exits, or is not healthy within two minutes.
 up() {
     docker compose up --detach --wait --wait-timeout 120 --no-deps "$@" && return
     docker compose logs --tail 20 "$@" >&2
@@ -329,7 +329,7 @@ rollback() {
                 version=${version:-$other}
         done
     fi
-    image_id "${version:-none}" >/dev/null || fail "No such version. There are: $(releases | xargs)"
+    image_id "${version:-none}" >/dev/null || fail "No such version. Available: $(releases | xargs)"
     new=$(now)${version#*Z}
     make_secrets
     copy_files "$new"
@@ -340,7 +340,7 @@ rollback() {
 
 backup() {
     local keep=${1:-} file old
-    case $keep in *[!0-9]* | 0*) fail "KEEP says how many backups to keep: a number, at least 1." ;; esac
+    case $keep in *[!0-9]* | 0*) fail "KEEP must be the number of backups to keep, at least 1." ;; esac
     mkdir -p -m 700 backups
     file=backups/$(now)
     while [ -e "$file" ]; do # from the same second
@@ -396,7 +396,7 @@ accept() {
     in_site sh -c "DATABASE_URL_FILE= DATABASE_URL=$url python manage.py acceptbackup"
 }
 
-# exchange DATABASE: put it in the place of the live one, which becomes `previous`. Nothing uses them.
+# exchange DATABASE: put it in the place of the live one, which becomes `previous`. Both must be idle.
 exchange() {
     if ! uses_postgres && [ "$1" = previous ]; then
         in_site python -m config.sqlite exchange /data/db.sqlite3 /data/previous.sqlite3
@@ -421,7 +421,7 @@ restore() {
     local database=restored
     if [ "${1:-}" = previous ]; then database=previous; fi
     [ $database = previous ] || [ -f "${1:-}" ] ||
-        fail "Say which: make restore FILE=backups/... (or FILE=previous, to undo the last restore)."
+        fail "No such backup: make restore FILE=backups/... (or FILE=previous, to undo the last restore)."
     [ -n "$live" ] || fail "There is no site here yet: make deploy."
     if [ $database = restored ]; then
         loaded=yes
@@ -500,7 +500,7 @@ clean_up() {
         tell "Removing what was started ..."
         docker compose rm --stop --force "${SITE[@]}" caddy
     fi
-    # What did not go live is nothing to go back to.
+    # Remove a candidate that did not go live.
     if [ -n "$candidate" ] && [ "$candidate" != "$live" ]; then
         docker image rm "$name:$candidate" >/dev/null 2>&1
         rm -rf "secrets/releases/$candidate"
@@ -514,7 +514,7 @@ clean_up() {
 }
 
 COMPOSE_FILE=$(setting COMPOSE_FILE deploy/compose.yaml)
-# Named, because with COMPOSE_FILE in the environment Compose would only read the second one.
+# Both are named, because with COMPOSE_FILE exported, Compose reads only deploy/.env.
 touch -a deploy/.env
 COMPOSE_ENV_FILES=deploy/.env
 if [ -e .env ]; then COMPOSE_ENV_FILES=.env,deploy/.env; fi
@@ -522,7 +522,7 @@ export COMPOSE_FILE COMPOSE_ENV_FILES
 domain=$(setting DOMAIN '')
 host='[a-z0-9]([a-z0-9.-]*[a-z0-9])?'
 [[ $domain =~ ^$host(, $host)*$ ]] ||
-    fail "DOMAIN in .env must be a name like www.example.org, or several with a comma and a space between."
+    fail "DOMAIN in .env must be a name like www.example.org, or several, separated by comma and space."
 services=$(docker compose config --services)
 name=$(docker compose config --no-interpolate | sed -n 's/^name: //p')
 trial=$name-trial
@@ -535,7 +535,7 @@ if [ "$1" != watch ]; then
         flock 9
     fi
     trap clean_up EXIT
-    trap 'exit 130' INT # even if docker takes Ctrl-C as a wish to end well, and does
+    trap 'exit 130' INT # even if docker handles Ctrl-C and exits with 0
 fi
 live=$(sed -n 's/^RELEASE=//p' deploy/.env 2>/dev/null || true)
 "$@"

@@ -1,4 +1,4 @@
-"""The clock: what happens every few seconds. Any number of clocks may run at once.
+"""The clock, which ticks every few seconds. Any number of clocks may run at once.
 
 Each step reads a limited number of rows through an index, however long the backlog is.
 """
@@ -28,7 +28,7 @@ INTERVAL = 5  # seconds between two ticks
 KEEP = timedelta(days=1)  # how long finished jobs are kept
 BATCH = 1000  # rows
 
-# The process that committed a job this young is about to send it to Redis.
+# Younger jobs are about to be sent to Redis by the process that made them.
 YOUNG = timedelta(seconds=2)
 
 
@@ -107,7 +107,7 @@ def carry_waiting(queue_name):
     if room <= 0:
         return
     waiting = Job.objects.due(queue_name).filter(due__lte=Now() - YOUNG)
-    # Redis holds at most CARRIED - room of these rows, so the rest are enough to fill its room.
+    # At most CARRIED - room of these rows are in Redis, so the others fill its room.
     waiting = waiting.only("task", "queue_name", "timeout", "attempts")[: queue.CARRIED]
     lost = [job for job in waiting if job.rq_id(job.attempts + 1) not in carried]
     queue.carry(lost[:room])

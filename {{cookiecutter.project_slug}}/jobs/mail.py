@@ -17,7 +17,7 @@ QUIET = 10 * 60
 
 
 class AdminEmailHandler(logging.Handler):
-    """Mails each logged error with its traceback to ADMINS, but the same error only now and then.
+    """Mails each logged error and its traceback to ADMINS, at most once in QUIET seconds.
 
     Django's handler of that name mails every time, and adds forms, cookies and settings. Here a
     worker sends the mail: sending can take seconds, and on your own server only workers can reach
@@ -27,7 +27,7 @@ class AdminEmailHandler(logging.Handler):
     quiet_until = 0  # while the cache is down
 
     def handle(self, record):
-        """Emit the record, without the lock for a stream: the database may make `emit` wait."""
+        """Emit the record without the handler's lock: `emit` may wait for the database."""
         if self.filter(record):
             self.emit(record)
 
@@ -48,7 +48,7 @@ class AdminEmailHandler(logging.Handler):
             logger.warning('mail="%s" outcome="not sent: %s"', subject, error)
 
     def is_news(self, record):
-        """Return whether this error was not mailed lately. Without a cache: whether none was."""
+        """Return whether to mail this error. Without Redis, all errors count as one."""
         # Django logs every answer of 500 or more from the same line.
         match = getattr(getattr(record, "request", None), "resolver_match", None)
         where = [record.pathname, record.lineno]

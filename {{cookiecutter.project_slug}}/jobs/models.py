@@ -30,7 +30,7 @@ class Cancelled(Exception):
 
 
 def storable(text):
-    """Return the text without what Postgres cannot store: NUL, and half a surrogate pair."""
+    """Replace characters that Postgres cannot store, NUL and lone surrogates, with "?"."""
     return text.encode(errors="replace").decode().replace("\0", "?")
 
 
@@ -52,7 +52,7 @@ class JobQuerySet(models.QuerySet):
         }
 
     def due(self, queue_name):
-        """Return the queue's jobs that wait for a worker, longest first."""
+        """Return the queue's jobs that wait for a worker, oldest first."""
         ready = self.filter(queue_name=queue_name, status=Status.READY, due__lte=Now())
         return ready.order_by("due")
 

@@ -67,7 +67,7 @@ def carry_committed(jobs):
 
 
 def carry_after_commit(job):
-    """Send the job after the commit, together with the last ones of the same savepoint."""
+    """Send the job after the commit, with those just enqueued in the same savepoint."""
     connection = transaction.get_connection(router.db_for_write(type(job)))
     if connection.run_on_commit:
         savepoints, hook, _ = connection.run_on_commit[-1]

@@ -1,4 +1,4 @@
-"""Tasks at the times that settings.SCHEDULE gives them: {"path.of.a.task": "crontab"}.
+"""Run tasks at the times in settings.SCHEDULE: {"path.of.a.task": "crontab"}.
 
 A crontab has five fields and is read in TIME_ZONE.
 """
@@ -22,7 +22,7 @@ from jobs.models import GRACE, Schedule
 
 logger = logging.getLogger(__name__)
 
-# How far apart two wall-clock times can be that name the same moment.
+# Clocks never go forward or back by more than this.
 LARGEST_SHIFT = timedelta(hours=3)
 
 
@@ -90,13 +90,13 @@ def moments(wall, zone, hours):
 
 @register
 def check_schedule(**kwargs):
-    """Return an error for each entry whose task is missing or whose crontab never comes."""
+    """Return an error for each entry with a bad task or crontab."""
     errors = []
     for path, crontab in settings.SCHEDULE.items():
         try:
             task = import_string(path)
             if not isinstance(task, Task) or not isinstance(task.get_backend(), Backend):
-                raise ValueError(f"{path} is not a task of jobs/")
+                raise ValueError(f"{path} is not a task for jobs/")
             if len(str(crontab).split()) != 5:
                 raise ValueError("it needs five fields, such as 0 3 * * *")
             next_time(crontab, timezone.now())

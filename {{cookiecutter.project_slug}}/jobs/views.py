@@ -23,7 +23,7 @@ LATE_JOB = 10 * 60
 def health(request):
     """Return JSON with the age of the clock's last tick and of the oldest waiting job, in seconds.
 
-    Answers 503 if either is too old. Point an alarm at it, but not a load balancer: web must be
+    Answers 503 if either is too old. Use it for alerts, not for a load balancer: web must be
     able to go live while worker and clock are down, or no deploy could repair them.
     """
     tick = None

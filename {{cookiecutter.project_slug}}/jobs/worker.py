@@ -36,7 +36,7 @@ class Worker(HerokuWorker if settings.HEROKU else rq.Worker):
         return super().work(*args, **kwargs | {"logging_level": "WARNING"})
 
     def fork_work_horse(self, job, queue):
-        # What this process logs as an error is mailed by a job, over a connection to the database.
+        # Errors that this process logs are mailed by a job, over a database connection.
         # Work-horses must not share it: one that is killed would leave its transaction to the next.
         connections.close_all()
         super().fork_work_horse(job, queue)
@@ -49,14 +49,14 @@ class Worker(HerokuWorker if settings.HEROKU else rq.Worker):
 def beat(name):
     """Touch the file whose age is checked by the container's health check.
 
-    Not the worker's registration in Redis: a worker does not register again if Redis was emptied.
+    RQ's registration in Redis will not do: a worker does not repeat it if Redis is emptied.
     """
     with suppress(OSError):  # the file is another user's: the check fails, the process goes on
         Path(tempfile.gettempdir(), f"{name}-heartbeat").touch()
 
 
 class Attempt(rq.job.Job):
-    """RQ's job, but it can call only `run`: Redis may say something else, and is not trusted."""
+    """RQ's job, but it can call only `run`: Redis may name another, and is not trusted."""
 
     func = property(lambda self: run)
     success_callback = failure_callback = stopped_callback = None
@@ -75,7 +75,7 @@ def wait_for_redis(connection):
 
 
 def run(pk, attempt):
-    """Run an attempt of a job, unless it has already started. The row keeps what it raises."""
+    """Run an attempt of a job, unless it has already started. The row stores exceptions."""
     started = time.monotonic()
     drop_broken_connections()
     job = Job.objects.filter(pk=pk, status=TaskResultStatus.READY, attempts=attempt - 1).first()
@@ -117,7 +117,7 @@ def perform(job, task):
     except Superseded:
         pass
     except (Exception, SystemExit, ShutDownImminentException) as error:
-        drop_broken_connections()  # which would not take the outcome
+        drop_broken_connections()  # they could not store the outcome
         if job.committed:
             logger.exception("job=%s raised after commit(): it has succeeded all the same", job.pk)
             ended = True
@@ -141,7 +141,7 @@ def to_json(job, value):
 
 
 def finish(job, error=None, *, cancelled=False):
-    """If the job has finished, send `task_finished`, and log a failure for good."""
+    """If the job has finished, send `task_finished`, and log an error if it failed for good."""
     job.refresh_from_db()
     if job.is_unfinished:
         return

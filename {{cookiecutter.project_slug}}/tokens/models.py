@@ -78,7 +78,7 @@ class Token(models.Model):
 
 
 def expiry():
-    """Return the time before which a token must have been created to have expired."""
+    """Return the creation time of tokens that expire now."""
     return timezone.now() - conf.LIFETIME
 
 
@@ -92,7 +92,7 @@ def new_value():
 
 
 def lock(visitor):
-    """Make other transactions of this visitor wait, so that each counts the tokens of the last.
+    """Make the transactions of a visitor run one by one, so that the limits hold.
 
     SQLite needs no lock: it runs one writing transaction at a time (see config/settings.py).
     """

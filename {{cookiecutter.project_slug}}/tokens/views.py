@@ -117,7 +117,7 @@ def create_token(request, *, instead_of=None, **fields):
     except QueueFull as error:
         return unavailable(error.retry_after)
     if fields["state"] == Token.State.PENDING and redis_is_silent():
-        messages.warning(request, "The queue does not answer just now. Your token will be late.")
+        messages.warning(request, "The queue is not responding. Your token will be late.")
     remember_visitor(response, visitor)
     return response
 
@@ -142,8 +142,8 @@ def parse_ids(texts):
 def get_rows(tokens):
     """Return what a page shows of each token of the queryset, as dictionaries.
 
-    A page with ten rows costs a sixth less like this than with the models: templates read
-    dictionaries faster, and escape each mention of a text that is not marked as safe.
+    A page with ten rows costs a sixth less this way than with models: templates read
+    dictionaries faster, and need not escape text that is marked as safe.
     """
     rows = list(tokens.values("id", "value", "state", "job", "created"))
     for row in rows:

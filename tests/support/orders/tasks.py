@@ -38,7 +38,7 @@ def close_books(context, order_id, trouble):
 
 @task(takes_context=True, timeout=3, retries=RETRIES)
 def ship(context, order_id, trouble):
-    """Unknown to the version before."""
+    """Not in the previous version."""
     with context.commit():
         Effect.objects.create(order_id=order_id)
 

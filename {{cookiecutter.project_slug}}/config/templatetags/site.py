@@ -21,11 +21,11 @@ def site_description():
 
 @register.tag
 def once(parser, token):
-    """Render what is between `{% once %}` and `{% endonce %}` when the process first needs it.
+    """Render the part between `{% once %}` and `{% endonce %}` once in each process.
 
-    For what never changes: making URLs again and again is much of a short page's time. What is
-    inside sees no variables, so that nothing of one visitor's page gets into another's. It is in
-    the language of the first page.
+    For text that never changes: computing its URLs takes much of a short page's time. The part
+    sees no variables, so nothing of one visitor's page gets into another's. It stays in the
+    language of the first page.
     """
     nodelist = parser.parse(["endonce"])
     parser.delete_first_token()

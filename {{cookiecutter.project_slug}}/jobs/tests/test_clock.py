@@ -310,13 +310,13 @@ def test_a_task_that_cannot_be_imported_waits_for_a_worker_that_can(work):
 
 @pytest.mark.parametrize("path", ["jobs.tests.tasks.gone", "os.path"])
 def test_a_task_that_no_worker_can_import_fails_after_a_day(path, work, caplog):
-    yesterday = timezone.now() - timedelta(days=2)
+    two_days_ago = timezone.now() - timedelta(days=2)
     tasks.add.enqueue(1)
     # However old the job is: it may have been deferred.
-    Job.objects.update(task=path, enqueued_at=yesterday)
+    Job.objects.update(task=path, enqueued_at=two_days_ago)
     work()
     assert Job.objects.get().status == "READY"
-    Job.objects.update(missing_since=yesterday, due=yesterday)
+    Job.objects.update(missing_since=two_days_ago, due=two_days_ago)
     carrier.carry(Job.objects.all())
     work()
     job = Job.objects.get()

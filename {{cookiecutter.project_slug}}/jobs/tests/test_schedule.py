@@ -24,7 +24,7 @@ def entry(settings):
 
 
 def let_pass(**time):
-    """Make all entries due since that time."""
+    """Make entries due that much earlier."""
     Schedule.objects.update(due=F("due") - timedelta(**time))
 
 

@@ -333,7 +333,7 @@ def wait_for(condition, seconds=90):
         except OSError:
             pass
         time.sleep(0.05)
-    pytest.fail("waited in vain")
+    pytest.fail("timed out")
 
 
 def test_the_development_server_runs_jobs_by_itself(runserver, environment, tmp_path):

@@ -289,7 +289,7 @@ def test_an_address_is_throttled(client, name, monkeypatch):
 def test_without_redis_a_background_token_is_accepted_and_late(client, no_redis):
     response = client.post(reverse("tokens:generate_in_background"), follow=True)
     assert Token.objects.get().state == Token.State.PENDING
-    assert "The queue does not answer" in texts(response)[0]
+    assert "The queue is not responding" in texts(response)[0]
     assert "Queued" in response.text
 
 
