@@ -55,7 +55,7 @@ asyncio.run(main())
 
 @pytest.fixture
 def stack(site, tmp_path, monkeypatch):
-    """Start web and clock with two Redis servers, the second one behind the name, and Postgres."""
+    """Start web, worker and clock with two Redis servers, the second one behind the name, and Postgres."""
     for name in ("old", "new"):
         (tmp_path / name).mkdir()
     bin_folder = site_environment(site, "6.1")
@@ -87,8 +87,9 @@ def stack(site, tmp_path, monkeypatch):
             )
         web = Process(["gunicorn", "config.wsgi"], tmp_path / "web.log", environment, site)
         clock = Process([*manage, "clock"], tmp_path / "clock.log", environment, site)
+        worker = Process([*manage, "rqworker"], tmp_path / "worker.log", environment, site)
         monkeypatch.setenv("PATH", environment["PATH"])
-        with web, clock:
+        with web, clock, worker:
             visitor = Visitor(f"http://127.0.0.1:{port}")
             wait_for(lambda: visitor.get("/readyz").status == 200, 120, "web")
             heartbeat = tmp_path / "clock-heartbeat"
@@ -121,6 +122,8 @@ def test_a_redis_that_becomes_a_replica_is_replaced_by_the_one_in_the_url(stack)
     name.lead_to(new.port)
     wait_for(lambda: visitor.get("/readyz").status == 200, SECONDS, "web to recover")
     assert beats(heartbeat)
+    visitor.generate_in_background()
+    wait_for(visitor.tokens, SECONDS, "the worker to recover")
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ import time
 from contextlib import suppress
 
 from gunicorn.glogging import Logger
+from gunicorn.http.errors import ParseException
 
 from config.settings import DRAIN_SECONDS, FORWARDED_ALLOW_IPS, PORT, WEB_CONCURRENCY
 
@@ -90,8 +91,8 @@ class SiteLogger(Logger):
             "bytes": response.sent,
             "ms": duration.total_seconds() * 1000,
             "id": dict(response.headers).get("X-Request-ID", "-"),
-            # The last address is what the nearest proxy saw.
-            "from": sender.rpartition(",")[2].strip(),
+            # The last address is what the nearest proxy saw. Spaces could forge other fields.
+            "from": "".join(sender.rpartition(",")[2].split()),
             "agent": environ.get("HTTP_USER_AGENT", "-"),
         }
 
@@ -136,7 +137,7 @@ def post_request(worker, request, environ, response):
                 break
         else:
             raise TimeoutError
-    except OSError:
+    except (OSError, ParseException):
         with suppress(OSError):
             request.unreader.sock.shutdown(socket.SHUT_RDWR)
     del request.unreader.chunk  # the connection may carry another request

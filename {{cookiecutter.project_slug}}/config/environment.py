@@ -24,16 +24,22 @@ from config.mail import mail_settings
 
 
 class Env(FileAwareEnv):
-    """Names the variable if its file is not UTF-8."""
+    """Names the variable if its value or its file is not UTF-8. An empty value counts as none."""
 
     def _get_value(self, name, default):
         try:
-            return super()._get_value(name, default)
-        except UnicodeDecodeError as error:
-            raise EnvError(f'"{name}_FILE" is not UTF-8: save the file as UTF-8') from error
+            value = super()._get_value(name, default)
+            str(value).encode()
+        except UnicodeError as error:
+            raise EnvError(f'"{name}" or the file in "{name}_FILE" is not UTF-8') from error
+        return default if value == "" else value
 
 
 env = Env(strip_whitespace=True)
+
+# What the site, Compose and Docker read in different ways.
+AMBIGUOUS = re.compile(r"\$|=\s*#|[^\S ]#|[\"'].*\\|\0")
+ASSIGNMENT = re.compile(r"(export\s+)?[A-Za-z_]\w*\s*=", re.ASCII)
 
 # What can match a Host header: no scheme, port, path or quotes; [::1], not ::1; xn--..., not ü.
 HOST = r"[a-z0-9-]+(\.[a-z0-9-]+)*|\[[0-9a-f:.]+\]"
@@ -49,19 +55,19 @@ def read_env_file(path):
         raise EnvError(".env is not UTF-8: save it as UTF-8") from error
     for line in lines:
         text = line.original.string.strip()
-        ambiguous = line.key and ("=" not in text or "$" in text or re.search(r"=\s*#", text))
-        if line.error or ambiguous:
+        ambiguous = AMBIGUOUS.search(text) or not ASSIGNMENT.match(text)
+        if line.error or (line.key and ambiguous):
             raise EnvError(
                 f"line {line.original.line} of .env ({line.key or text}) is read differently by "
-                "Compose: write NAME=value, without $, and comments on lines of their own"
+                "Compose: write NAME=value, without $ or \\, and comments on lines of their own"
             )
     env.read_env(path, recurse=False)
 
 
 @env.parser_for("items")
 def items(value):
-    """Split a list at its commas; drop spaces and empty items."""
-    return [item.strip() for item in value.split(",") if item.strip()]
+    """Split a list at its commas and line ends; drop spaces and empty items."""
+    return [item.strip() for item in re.split(r"[,\n]", value) if item.strip()]
 
 
 def listed(pattern, hint):
@@ -121,6 +127,7 @@ def parse_database(url, otherwise):
         database = dj_database_url.parse(url or otherwise)
         if database["ENGINE"] == "django.db.backends.postgresql":
             make_dsn(**database.get("OPTIONS", {}) | NOT_SENT)  # refuses options it does not know
+            database["NAME"] = "" if "/" in database["NAME"] else database["NAME"]
     except (ProgrammingError, ValueError):
         database = {"ENGINE": "", "NAME": ""}
     engine = database["ENGINE"].removeprefix("django.db.backends.")
@@ -143,7 +150,7 @@ def parse_redis(url):
     except (RedisError, TypeError, ValueError):
         parts = urlsplit("redis:")
     has_host = parts.hostname and re.fullmatch(r"/?[0-9]*", parts.path)
-    complete = has_host or parts.scheme in {"", "unix"}
+    complete = (has_host and not parts.fragment) or parts.scheme in {"", "unix"}
     if not complete or "decode_responses" in parts.query:  # the cache needs bytes
         raise ValidationError(
             "write it like redis://host:6379/0 or rediss://:password@host:6380/0, without quotes "

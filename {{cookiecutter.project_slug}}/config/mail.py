@@ -27,7 +27,7 @@ def mail_settings(url):
     parts = urlsplit(url)
     if url == "console:":
         backend, options = "console", {}
-    elif parts.scheme in SMTP and parts.hostname:
+    elif parts.scheme in SMTP and parts.hostname and not parts.path and not parts.fragment:
         port, encryption = SMTP[parts.scheme]
         backend = "smtp"
         options = encryption | {

@@ -27,8 +27,11 @@ def check_redis():
 
 
 def leave_replica(exception):
-    """Return whether a write failed because the database is read-only; if so, disconnect."""
-    read_only = getattr(exception.__cause__, "pgcode", None) == "25006"
+    """Return whether the database refused to write; if so, disconnect.
+
+    It is read-only, or the site may no longer write: Heroku revokes that from full databases.
+    """
+    read_only = getattr(exception.__cause__, "pgcode", None) in {"25006", "42501"}
     if read_only:
         connection.close()
     return read_only

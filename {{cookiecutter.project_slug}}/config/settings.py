@@ -186,10 +186,7 @@ if HEROKU and REDIS_URL.startswith("rediss://"):
     CACHES["default"]["OPTIONS"]["ssl_cert_reqs"] = None
 
 RQ_QUEUES = {
-    "default": {
-        "USE_REDIS_CACHE": "default",
-        "SERIALIZER": "rq.serializers.JSONSerializer",
-    },
+    "default": {"USE_REDIS_CACHE": "default", "SERIALIZER": "rq.serializers.JSONSerializer"},
 }
 
 # --- Jobs: see docs/jobs.md --------------------------------------------------------------------
@@ -227,13 +224,10 @@ STATIC_URL = "static/"
 STATIC_ROOT = BASE_DIR / "staticfiles"
 # Files without a hash in their names, half of all files, are never requested.
 WHITENOISE_KEEP_ONLY_HASHED_FILES = True
+STATIC_MODULE = "django.contrib.staticfiles.storage" if DEBUG else "config.middleware"
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
-    "staticfiles": {
-        "BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"
-        if DEBUG
-        else "config.middleware.StaticFilesStorage"
-    },
+    "staticfiles": {"BACKEND": f"{STATIC_MODULE}.StaticFilesStorage"},
 }
 
 # --- Requests --------------------------------------------------------------------------------

@@ -34,7 +34,7 @@ def exchange(database, other):
 
     If something else does, exchanged.sqlite3 may be the only copy of the first one: keep it.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     spare = Path(other).with_name("exchanged.sqlite3")
     if spare.exists():

@@ -1,5 +1,6 @@
 """Pages that need no app: the first page in development, and error pages."""
 
+import re
 import sys
 from pathlib import Path
 from traceback import walk_tb
@@ -21,6 +22,7 @@ BAD_VALUE = (LookupError, OverflowError, TypeError, ValueError)
 BAD_VALUE += (db.DataError, db.NotSupportedError, db.ProgrammingError)
 BAD_VALUE += (exceptions.FieldDoesNotExist, exceptions.ValidationError)
 # Django's own error pages read the form, which may raise these again.
+NUL = re.compile(r"NUL \(0x00\)|\\u0000")  # in a text, or in JSON
 BAD_FORM = (MultiPartParserError, exceptions.BadRequest, exceptions.SuspiciousOperation)
 
 
@@ -60,7 +62,7 @@ def is_bad_address(request, exception):
     match = request.resolver_match
     reads = request.method != "POST" or (match and match.view_name.endswith("_changelist"))
     in_admin = request.path.startswith(reverse("admin:index"))
-    return (in_admin and reads and not is_ours(exception)) or "NUL (0x00)" in str(exception)
+    return (in_admin and reads and not is_ours(exception)) or NUL.search(str(exception))
 
 
 def is_ours(exception):

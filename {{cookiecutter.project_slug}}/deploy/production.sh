@@ -294,7 +294,7 @@ releases() { docker image ls --format '{{.Tag}}' "$name" | grep '^20' | sort --r
 
 remove_old_releases() {
     local old
-    for old in $(releases | tail --lines=+$((KEEP_RELEASES + 1))); do
+    for old in $(releases | grep -vx "$RELEASE" | tail --lines=+"$KEEP_RELEASES"); do
         docker image rm "$name:$old" >/dev/null || true # in use
     done
     find secrets/releases -mindepth 1 -maxdepth 1 -type d ! -name "$RELEASE" -exec rm -r {} +
@@ -360,7 +360,8 @@ backup() {
     sync backups
     echo "$file"
     if [ -n "$keep" ]; then
-        for old in $(printf '%s\n' backups/20*Z | sort --reverse | tail --lines=+$((keep + 1))); do
+        # Whatever the machine's clock said before, this one is the newest.
+        for old in $(printf '%s\n' backups/20*Z | grep -vx "$file" | sort --reverse | tail --lines=+"$keep"); do
             rm -v "$old"
         done
     fi

@@ -36,11 +36,11 @@ class AdminEmailHandler(logging.Handler):
         try:
             if settings.ADMINS and self.is_news(record):
                 # Logging is set up before these can be imported.
-                from jobs.models import storable
+                from jobs.models import TRACEBACK_LENGTH, storable
                 from jobs.tasks import mail_admins
 
                 subject = f"{subject}: {record.getMessage()}".splitlines()[0][:200]
-                mail = [storable(subject), storable(self.format(record))]
+                mail = [storable(subject), storable(self.format(record)[-TRACEBACK_LENGTH:])]
                 with transaction.atomic():  # a failure must not break the caller's transaction
                     mail_admins.get_backend().enqueue(mail_admins, mail, {}, bounded=False)
         except Exception as error:

@@ -71,10 +71,7 @@ class Job(models.Model):
     timeout = models.PositiveIntegerField(editable=False)  # seconds that one attempt may take
     retries = models.JSONField(default=list, editable=False)  # seconds before each new attempt
     status = models.CharField(
-        max_length=10,
-        choices=Status.choices,
-        default=Status.READY,
-        editable=False,
+        max_length=10, choices=Status.choices, default=Status.READY, editable=False
     )
     # The number of the last attempt. Only the attempt of that number can end the job.
     attempts = models.PositiveIntegerField(default=0, editable=False)

@@ -10,15 +10,16 @@ from inspect import signature
 from croniter import CroniterError, croniter
 from django.conf import settings
 from django.core.checks import Error, register
+from django.core.exceptions import ValidationError
 from django.db.models import Q
 from django.db.models.functions import Now
 from django.utils import timezone
 from django.utils.module_loading import import_string
 
-from config.compat import Task
+from config.compat import Task, TaskResultStatus
 from config.servers import atomic
 from jobs.backend import Backend
-from jobs.models import GRACE, Schedule
+from jobs.models import GRACE, Job, Schedule
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +56,9 @@ def enqueue(row):
         # Only one clock gets past this UPDATE.
         same = Schedule.objects.filter(pk=row.pk, due=row.due)
         moved = same.update(due=next_time(row.crontab, row.now))
-        if moved and row.due:
+        # Without a worker, the missed times count as one.
+        waiting = Job.objects.filter(task=row.task, args=[], status=TaskResultStatus.READY)
+        if moved and row.due and not waiting.exists():
             task = import_string(row.task)
             task.get_backend().enqueue(task, [], {}, bounded=False)
 
@@ -100,7 +103,8 @@ def check_schedule(**kwargs):
             if len(str(crontab).split()) != 5:
                 raise ValueError("it needs five fields, such as 0 3 * * *")
             next_time(crontab, timezone.now())
+            Schedule(task=path, crontab=crontab).clean_fields()  # not too long
             signature(task.func).bind(*["context"] * task.takes_context)  # no arguments
-        except (CroniterError, ImportError, TypeError, ValueError) as error:
+        except (CroniterError, ImportError, TypeError, ValidationError, ValueError) as error:
             errors.append(Error(f"SCHEDULE: {crontab!r} for {path}: {error}", id="jobs.E002"))
     return errors

@@ -35,6 +35,13 @@ class Worker(HerokuWorker if settings.HEROKU else rq.Worker):
         logger.info("worker=%s queues=%s", self.name, ",".join(self.queue_names()))
         return super().work(*args, **kwargs | {"logging_level": "WARNING"})
 
+    def dequeue_job_and_maintain_ttl(self, *args, **kwargs):
+        while True:
+            try:
+                return super().dequeue_job_and_maintain_ttl(*args, **kwargs)
+            except exceptions.ResponseError:  # the server has become a replica
+                wait_for_redis(self.connection)
+
     def fork_work_horse(self, job, queue):
         # Errors that this process logs are mailed by a job, over a database connection.
         # Work-horses must not share it: one that is killed would leave its transaction to the next.
@@ -64,13 +71,14 @@ class Attempt(rq.job.Job):
 
 
 def wait_for_redis(connection):
-    """Wait until Redis answers. RQ's worker does so too, but not when it starts."""
+    """Wait until Redis accepts writes. RQ's worker waits for an answer, but not when it starts."""
     while True:
         try:
-            connection.ping()
+            connection.set("jobs:worker", "", ex=1)
             return
-        except (exceptions.ConnectionError, exceptions.TimeoutError) as error:
+        except exceptions.RedisError as error:
             logger.warning("The worker waits for Redis: %s", error)
+            connection.connection_pool.disconnect()  # a new connection may lead to another server
             time.sleep(1)
 
 

@@ -1,5 +1,6 @@
 import os
 import re
+import signal
 import socket
 import sys
 from importlib import metadata
@@ -76,32 +77,45 @@ def test_production_has_no_development_tools():
 
 
 @pytest.fixture
-def dev(monkeypatch, settings):
-    """Return a function that runs the command and returns what it executes."""
+def port(settings):
+    """The port of the site, which is free."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        settings.PORT = server.getsockname()[1]
+    return str(settings.PORT)
 
-    def dev(embedded):
-        settings.EMBEDDED = embedded
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            settings.PORT = server.getsockname()[1]
-        became = []
-        monkeypatch.setattr(os, "execve", lambda *arguments: became.extend(arguments))
+
+@pytest.mark.django_db
+def test_without_redis_it_starts_the_development_server(settings, port, monkeypatch):
+    class Executed(Exception):
+        """Instead of the command, as `execv` never returns."""
+
+    def execute(*arguments):
+        raise Executed(*arguments)
+
+    settings.EMBEDDED = True
+    monkeypatch.setattr(os, "execv", execute)
+    with pytest.raises(Executed) as executed:
         call_command("dev")
-        assert became[0] == Path(sys.executable)
-        assert became[2]["PATH"].startswith(f"{Path(sys.executable).parent}{os.pathsep}")
-        assert became[2]["PORT"] == str(settings.PORT)
-        return became[1][1:]
-
-    return dev
+    command = [sys.executable, "manage.py", "runserver", port]
+    assert executed.value.args == (sys.executable, command)
 
 
 @pytest.mark.django_db
-def test_without_redis_it_starts_the_development_server(dev, settings):
-    assert dev(embedded=True) == ["manage.py", "runserver", str(settings.PORT)]
-
-
-@pytest.mark.django_db
-def test_with_redis_it_starts_the_processes_of_the_development_procfile(dev):
-    assert dev(embedded=False)[:4] == ["-m", "honcho", "--procfile", "Procfile.dev"]
+def test_with_redis_it_starts_the_processes_of_the_development_procfile(
+    settings, port, monkeypatch
+):
+    started, handlers = [], {}
+    settings.EMBEDDED = False
+    monkeypatch.setattr(os, "environ", {"PATH": "/bin"})
+    monkeypatch.setattr(sys, "argv", ["manage.py", "dev"])
+    monkeypatch.setattr(signal, "signal", handlers.__setitem__)
+    monkeypatch.setattr(signal, "raise_signal", started.append)
+    monkeypatch.setattr("honcho.command.main", lambda: started.append(sys.argv))
+    call_command("dev")
+    assert started[0][:3] == ["honcho", "--procfile", "Procfile.dev"]
+    assert os.environ == {"PATH": f"{Path(sys.executable).parent}:/bin", "PORT": port}
+    handlers[signal.SIGHUP](signal.SIGHUP, None)
+    assert started[1] == signal.SIGTERM
 
 
 @pytest.mark.django_db

@@ -14,10 +14,10 @@ ROOT = Path(__file__).parent.parent
 
 # Bad values of each variable, each bad for a different reason.
 REFUSED = {
-    "DEBUG": ["perhaps", '"true"', ""],
+    "DEBUG": ["perhaps", '"true"'],
     "HTTPS": ["perhaps"],
     "LOG_LEVEL": ["LOUD"],
-    "PORT": ["http", '"8000"', "0", "65536", ""],
+    "PORT": ["http", '"8000"', "0", "65536"],
     "WEB_CONCURRENCY": ["many", "0"],
     "DRAIN_SECONDS": ["-1", "a while"],
     "SECURE_HSTS_SECONDS": ["a year", "-1"],
@@ -55,9 +55,14 @@ REFUSED = {
         "sqlite://db.sqlite3",
         "sqlite://:memory:",
         "timescale://user@host/name",
+        "postgres://user@host/name/",
         "postgres://user@host/name?no_such_option=1",
     ],
-    "EMAIL_URL": ["mail.example.org", '"smtp://mail.example.org"', "smtp://mail.example.org:port"],
+    "EMAIL_URL": [
+        "mail.example.org",
+        '"smtp://mail.example.org"',
+        "smtp://user:12#34@mail.example.org",
+    ],
     "DEFAULT_FROM_EMAIL": ["example.org", "The Site <example.org>"],
     "ADMINS": ["ada", "'ada@example.org'", "ada@example.org grace@example.org"],
     "REDIS_URL": [
@@ -71,6 +76,7 @@ REFUSED = {
         "redis://localhost:6379/0?socket_timeout=long",
         "redis://localhost:6379/0?decode_responses=true",
         "unix:///run/redis.sock?decode_responses=true",
+        "redis://user:12#34@localhost:6379",
         "redis://",
     ],
 }
@@ -88,15 +94,17 @@ ACCEPTED = {
             *("https://a.example.org", "http://*.example.org:8000"),
         ],
     },
+    "DEBUG": {"": False},
+    "PORT": {"": 8000},  # Dokku's
     "DEFAULT_FROM_EMAIL": {"The Site <site@example.org>": "The Site <site@example.org>"},
-    "SECRET_KEY_FALLBACKS": {"one, two": ["one", "two"]},
+    "SECRET_KEY_FALLBACKS": {"one, two": ["one", "two"], "one\ntwo": ["one", "two"]},
     "FORWARDED_ALLOW_IPS": {
         "*": ["*"],
         "10.0.0.5, *": ["10.0.0.5/32", "::ffff:10.0.0.5/128", "*"],
         "10.0.0.5": ["10.0.0.5/32", "::ffff:10.0.0.5/128"],
         "10.0.0.0/8, 2001:db8::/32": ["10.0.0.0/8", "::ffff:10.0.0.0/104", "2001:db8::/32"],
         "::ffff:10.0.0.0/104": ["10.0.0.0/8", "::ffff:10.0.0.0/104"],
-        "": [],
+        "": ["127.0.0.1/32", "::ffff:127.0.0.1/128", "::1/128"],
     },
     "REDIS_URL": {
         url: url
@@ -181,8 +189,9 @@ def test_an_empty_url_counts_as_unset(load):
 def test_a_file_in_another_encoding_is_refused_with_the_variables_name(load, tmp_path):
     path = tmp_path / "secret_key"
     path.write_text("secret", encoding="utf-16")
-    with pytest.raises(SystemExit, match=r'wrong: "SECRET_KEY_FILE" is not UTF-8'):
-        load(SECRET_KEY_FILE=str(path))
+    for variables in ({"SECRET_KEY_FILE": str(path)}, {"SECRET_KEY": "\udcfc"}):
+        with pytest.raises(SystemExit, match=r'wrong: "SECRET_KEY" or .* is not UTF-8'):
+            load(**variables)
 
 
 # --- .env --------------------------------------------------------------------------------------
@@ -212,7 +221,10 @@ def test_quotes_comments_and_spaces_are_read_as_compose_does(read):
 
 @pytest.mark.parametrize(
     "line",
-    [b"A", b"A: a", b'A="a', b'A="a"b', b"A=a$b", b"A='$b'", b"A=${B:-c}", b"A= # comment"],
+    [
+        *(b"A", b"A: a", b'A="a', b'A="a"b', b"A=a$b", b"A='$b'", b"A=${B:-c}", b"A= # comment"),
+        *(b"A=a\t# comment", b"A='a\\\\b'", b'A="a\\0b"', b"A=a\0", b"'A'=a"),
+    ],
 )
 def test_a_line_that_compose_reads_differently_is_refused_with_its_number(read, line):
     with pytest.raises(ValueError, match=r"^line 2 of \.env \(A.*\) is read differently"):

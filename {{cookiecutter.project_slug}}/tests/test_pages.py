@@ -17,12 +17,19 @@ from jobs.backend import QueueFull
 pytestmark = [pytest.mark.django_db, pytest.mark.urls(__name__)]
 
 
+# What Postgres says about them.
+NULS = {
+    "text": "A string literal cannot contain NUL (0x00) characters.",
+    "JSON": "unsupported Unicode escape sequence\nDETAIL:  \\u0000 cannot be converted to text.",
+}
+
+
 def error(request):
     return 1 / 0
 
 
 def nul(request):
-    raise ValueError("A string literal cannot contain NUL (0x00) characters.")
+    raise ValueError(NULS[request.GET["where"]])
 
 
 def no_database(request):
@@ -153,9 +160,10 @@ def test_an_expired_form_says_what_was_wrong(form):
     assert "cookies" not in response.text
 
 
-def test_a_nul_that_the_database_refuses_answers_400(client):
+@pytest.mark.parametrize("where", NULS)
+def test_a_nul_that_the_database_refuses_answers_400(client, where):
     client.raise_request_exception = False
-    assert client.get("/nul/").status_code == 400
+    assert client.get("/nul/", {"where": where}).status_code == 400
 
 
 def test_an_impossible_year_in_the_admin_answers_400(admin_client):

@@ -1,3 +1,4 @@
+import encodings
 import os
 import runpy
 import shutil
@@ -197,9 +198,18 @@ def application(environment):
 
 
 @pytest.mark.django_db
+def test_unknown_charsets_leave_nothing_in_pythons_memory(application, rf):
+    before = len(encodings._cache)
+    for number in range(10):
+        environ = rf.get("/").environ | {"CONTENT_TYPE": f"text/plain; charset=x{number}"}
+        application(environ, lambda status, headers: None)
+    assert len(encodings._cache) == before
+
+
+@pytest.mark.django_db
 @pytest.mark.parametrize(
     "charset",
-    ["charset=rot13", "charset=hex", "charset=undefined", "charset=none", "charset=punycode"],
+    ["charset=rot13", "charset=hex", "charset=undefined", "charset=none", "charset*=hex''a"],
 )
 def test_the_server_refuses_an_invalid_charset(application, rf, charset):
     environ = rf.get("/?q=1").environ | {"CONTENT_TYPE": f"multipart/form-data; {charset}"}

@@ -49,9 +49,8 @@ def tidy():
             deleted, _ = Token.objects.filter(pk__in=list(batch[:BATCH])).delete()
     job = Job.objects.filter(pk=OuterRef("job"))
     pending = Token.objects.pending().filter(created__lte=timezone.now() - timedelta(minutes=1))
-    pending.filter(Exists(job.filter(status=TaskResultStatus.FAILED))).update(
-        state=Token.State.FAILED
-    )
+    failed = pending.filter(Exists(job.filter(status=TaskResultStatus.FAILED)))
+    failed.update(state=Token.State.FAILED)
     # From an older version of the site, whose tokens had no jobs.
     for token in pending.filter(~Exists(job)).order_by("created")[:BATCH]:
         result = make_token.enqueue(str(token.pk))

@@ -61,6 +61,17 @@ def test_two_clocks_that_see_the_same_time_enqueue_one_job(entry, monkeypatch):
     assert Job.objects.count() == 1
 
 
+def test_an_entry_is_not_enqueued_while_its_last_call_waits(entry):
+    for _ in range(2):
+        Schedule.objects.update(due=timezone.now() - timedelta(minutes=1))
+        schedule.enqueue_due()
+    assert Job.objects.count() == 1
+    Job.objects.update(status="RUNNING")
+    Schedule.objects.update(due=timezone.now() - timedelta(minutes=1))
+    schedule.enqueue_due()
+    assert Job.objects.count() == 2
+
+
 def test_a_changed_entry_starts_from_now(entry, settings):
     settings.SCHEDULE = {ADD: "0 4 * * *"}
     for _ in range(2):
@@ -145,6 +156,7 @@ def test_times_follow_the_wall_clock_when_clocks_change(berlin, crontab, start, 
         (ADD, "0 3 30 2 *", "'0 3 30 2 *'"),
         (ADD, None, "five fields"),
         (ADD, 60, "five fields"),
+        (ADD, f"{','.join(map(str, range(50)))} * * * *", "at most 100 characters"),
         (ADD, "0 3 * * *", "missing a required argument: 'first'"),
     ],
 )

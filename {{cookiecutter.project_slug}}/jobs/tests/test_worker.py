@@ -57,21 +57,34 @@ def test_the_worker_logs_its_queues(caplog):
 
 
 def test_a_worker_that_starts_waits_for_redis(monkeypatch, caplog):
-    answers = [exceptions.ConnectionError("nobody"), exceptions.TimeoutError("slow"), True]
+    errors = [exceptions.ConnectionError("nobody"), exceptions.ReadOnlyError("replica")]
 
-    def ping(self):
-        answer = answers.pop(0)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
+    def write(*args, **kwargs):
+        if errors:
+            raise errors.pop(0)
 
-    monkeypatch.setattr("redis.Redis.ping", ping)
+    monkeypatch.setattr("redis.Redis.set", write)
     monkeypatch.setattr(worker.time, "sleep", lambda seconds: None)
     assert get_worker().work(burst=True) is False
     assert caplog.messages[:2] == [
         "The worker waits for Redis: nobody",
-        "The worker waits for Redis: slow",
+        "The worker waits for Redis: replica",
     ]
+
+
+def test_a_worker_waits_if_its_redis_becomes_a_replica(monkeypatch):
+    steps = []
+
+    def dequeue(*args):
+        steps.append("dequeue")
+        if len(steps) == 1:
+            raise exceptions.ReadOnlyError("replica")
+
+    monkeypatch.setattr("rq.Worker.dequeue_job_and_maintain_ttl", dequeue)
+    instance = get_worker()
+    monkeypatch.setattr(worker, "wait_for_redis", lambda connection: steps.append("wait"))
+    instance.dequeue_job_and_maintain_ttl(None)
+    assert steps == ["dequeue", "wait", "dequeue"]
 
 
 def test_a_work_horse_shares_no_connection(monkeypatch):

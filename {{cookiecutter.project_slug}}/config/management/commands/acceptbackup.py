@@ -1,5 +1,3 @@
-from pathlib import Path
-
 from django.apps import apps
 from django.core.management import BaseCommand, CommandError, call_command
 from django.db import DatabaseError, connection
@@ -31,10 +29,6 @@ class Command(BaseCommand):
                 "Not a backup of this site, or one of a newer version: "
                 f"there is no migration {unknown[0]} here."
             )
-        own = {
-            config.label
-            for config in apps.get_app_configs()
-            if "site-packages" not in Path(config.path).parts
-        }
+        own = {app.label for app in apps.get_app_configs() if "site-packages" not in app.path}
         if not own & {label for label, name in loader.applied_migrations}:
             raise CommandError("Not a backup of this site: no migration of its apps was applied.")

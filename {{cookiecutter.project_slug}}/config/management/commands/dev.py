@@ -1,4 +1,5 @@
 import os
+import signal
 import socket
 import sys
 from pathlib import Path
@@ -20,13 +21,16 @@ class Command(BaseCommand):
                 f"Port {port} is busy: choose another, for example PORT={port + 1}."
             ) from error
         call_command("migrate", verbosity=0)
-        python = Path(sys.executable)
         if settings.EMBEDDED:
-            command = [python, "manage.py", "runserver", str(port)]
-        else:
-            options = ["--procfile", "Procfile.dev", "--env", os.devnull]  # .env has been read
-            command = [python, "-m", "honcho", *options, "start"]
+            command = [sys.executable, "manage.py", "runserver", str(port)]
+            os.execv(sys.executable, command)  # noqa: S606  (no shell)
+        from honcho.command import main as honcho  # production has no honcho
+
         # honcho finds the programs that Procfile.dev names beside this Python.
-        path = f"{python.parent}{os.pathsep}{os.environ.get('PATH', '')}"
-        environment = os.environ | {"PATH": path, "PORT": str(port)}
-        os.execve(python, [str(part) for part in command], environment)  # noqa: S606  (no shell)
+        os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}"
+        os.environ["PORT"] = str(port)
+        # If the terminal is closed, honcho would end alone, and leave its processes behind.
+        signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
+        # .env has been read already.
+        sys.argv = ["honcho", "--procfile", "Procfile.dev", "--env", os.devnull, "start"]
+        honcho()
