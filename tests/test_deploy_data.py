@@ -198,6 +198,9 @@ def test_two_simultaneous_backups_both_succeed(backups):
     backups.make(keep=2)
     assert len(backups.names) == 2
     assert newest in backups.names
+    # From when the machine's clock was wrong.
+    (backups.production.site / "backups/2099-01-01T00-00-00Z").touch()
+    assert (backups.production.site / backups.make(keep=1)).exists()
     assert "KEEP" in backups.production.make("backup", "KEEP=none", check=False).stdout
 
 
@@ -221,6 +224,8 @@ def test_watch_says_what_needs_somebody(production):
         done = production.make("watch", check=False)
         assert done.returncode != 0
         assert re.search(r"^clock Exited", done.stdout, re.M), done.stdout
+        production.compose("rm", "--force", "clock")
+        assert "There is no container of clock" in production.make("watch", check=False).stdout
     finally:
         production.compose("up", "--detach", "--wait", "--no-deps", "clock")
 
@@ -233,6 +238,8 @@ def test_another_machine_needs_the_secrets_and_a_backup(production):
     production.deploy()
     visitor.context = production.context  # Caddy has created a new authority
     assert visitor.tokens() == []
+    done = production.make("restore", "FILE=previous", check=False)
+    assert "There is no restore to undo." in done.stdout
     production.make("restore", f"FILE={file}")
     assert visitor.tokens() == tokens
 

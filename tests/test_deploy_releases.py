@@ -1,5 +1,6 @@
 """Deploys, failed deploys, rollbacks, and new secrets."""
 
+import shutil
 import subprocess
 from secrets import token_hex
 
@@ -135,15 +136,38 @@ def test_a_deploy_that_fails_later_is_undone(production, changed):
     production.visitor(keep_alive=False).walk()
 
 
+def test_a_broken_compose_file_is_undone(production, changed):
+    live, command = production.live, inspect(production.container("redis"), "Config.Cmd")
+    text = (production.site / "deploy/compose.yaml").read_text()
+    broken = text.replace("256mb", "128mb").replace("manage.py rqworker", "manage.py rqwonker")
+    changed("deploy/compose.yaml", new=broken)
+    done = production.make("deploy", check=False)
+    assert done.returncode != 0
+    assert f"Failed, for the reason above. {live} is live." in done.stdout
+    assert inspect(production.container("redis"), "Config.Cmd") == command
+    assert {s["Health"] for s in production.states().values()} == {"healthy"}
+    production.visitor(keep_alive=False).walk()
+
+
+def test_a_copy_in_another_folder_does_not_take_over(production, tmp_path):
+    before = production.containers()
+    copy = shutil.copytree(production.site, tmp_path / "copy")
+    done = subprocess.run(
+        ["make", "deploy"], cwd=copy, env=ENVIRONMENT, capture_output=True, text=True
+    )
+    assert f"{production.name} runs from {production.site}" in done.stderr
+    assert production.containers() == before
+
+
 def test_rollback_switches_back_and_forth(production):
-    live, image = production.live, inspect(production.image, "Id")
+    image = inspect(production.image, "Id")
     production.edit("tokens/urls.py", "app_name =", "# Another version.\napp_name =")
     production.deploy()
     assert inspect(production.image, "Id") != image
     production.make("rollback")
     assert inspect(production.image, "Id") == image
     check_nothing_is_replaced(production, production.containers())
-    production.make("rollback", f"VERSION={live}")  # what runs already
+    production.make("rollback", f"VERSION={production.live}")  # what runs already
     assert inspect(production.image, "Id") == image
     production.visitor(keep_alive=False).walk()
     assert "No such version" in production.make("rollback", "VERSION=1", check=False).stdout

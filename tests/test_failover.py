@@ -55,7 +55,7 @@ asyncio.run(main())
 
 @pytest.fixture
 def stack(site, tmp_path, monkeypatch):
-    """Start web, worker and clock with two Redis servers, the second one behind the name, and Postgres."""
+    """Start web, worker and clock with Postgres and two Redis servers; a name leads to one."""
     for name in ("old", "new"):
         (tmp_path / name).mkdir()
     bin_folder = site_environment(site, "6.1")

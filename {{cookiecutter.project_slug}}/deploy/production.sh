@@ -86,7 +86,9 @@ copy_files() {
     for file in secrets/* deploy/Caddyfile; do
         if [ -f "$file" ]; then cat "$file" >"$folder/${file##*/}"; fi
     done
-    cat .env >"$folder/env" 2>/dev/null || true # undoing a deploy undoes an edit of it too
+    # Undoing a deploy undoes edits of these too.
+    cat .env >"$folder/env" 2>/dev/null || true
+    docker compose config --no-interpolate >"$folder/compose.yaml"
     echo "postgres://$(login):$(password postgres)@db:5432/site" >"$folder/database_url"
     echo "redis://:$(password redis)@redis:6379/0" >"$folder/redis_url"
 }
@@ -132,7 +134,7 @@ ALTER ROLE postgres PASSWORD NULL;
 SQL
 }
 
-# --- Releases: an image, and copies of the secrets and the Caddyfile --------------------------------
+# --- Releases: an image, and copies of the secrets, .env, the Caddyfile and compose.yaml ------------
 
 # Start or replace services. Fails if one exits, or is not healthy within two minutes.
 up() {
@@ -258,6 +260,14 @@ release() {
     chmod a+r secrets/releases/Caddyfile # in the container, even root needs this
     docker compose run --rm --no-deps --no-TTY caddy caddy validate \
         --config - --adapter caddyfile <"secrets/releases/$1/Caddyfile" >/dev/null
+    # Putting the live release back needs every file that a release has now.
+    if [ -n "$live" ]; then
+        mkdir -p "secrets/releases/$live"
+        for file in "secrets/releases/$1"/*; do
+            [ -e "secrets/releases/$live/${file##*/}" ] || cp "$file" "secrets/releases/$live"
+        done
+    fi
+    starting=yes
     set_redis_passwords "$current" "$current" "$(password redis)"
     if uses_postgres; then
         up db
@@ -266,13 +276,6 @@ release() {
     docker compose run --rm --no-TTY migrate
     try_out
 
-    # Putting the live release back needs every file that a release has now.
-    if [ -n "$live" ]; then
-        mkdir -p "secrets/releases/$live"
-        for file in "secrets/releases/$1"/*; do
-            [ -e "secrets/releases/$live/${file##*/}" ] || cp "$file" "secrets/releases/$live"
-        done
-    fi
     replacing=yes
     introduce_key
     replace
@@ -281,6 +284,7 @@ release() {
     ask_domains
     set_live "$RELEASE"
     replacing=
+    starting=
 
     set_redis_passwords "$(password redis)" "$(password redis)"
     if uses_postgres; then drop_other_logins; fi
@@ -294,6 +298,10 @@ releases() { docker image ls --format '{{.Tag}}' "$name" | grep '^20' | sort --r
 
 remove_old_releases() {
     local old
+    # A rollback to the same image would change nothing.
+    for old in $(releases | grep -vx "$RELEASE"); do
+        [ "$(image_id "$old")" != "$(image_id "$RELEASE")" ] || docker image rm "$name:$old" >/dev/null
+    done
     for old in $(releases | grep -vx "$RELEASE" | tail --lines=+"$KEEP_RELEASES"); do
         docker image rm "$name:$old" >/dev/null || true # in use
     done
@@ -328,8 +336,9 @@ rollback() {
             [[ $other > $live || $(image_id "$other") = "$(image_id live)" ]] ||
                 version=${version:-$other}
         done
+        [ -n "$version" ] || fail "There is no older version with another image."
     fi
-    image_id "${version:-none}" >/dev/null || fail "No such version. Available: $(releases | xargs)"
+    image_id "$version" >/dev/null || fail "No such version. Available: $(releases | xargs)"
     new=$(now)${version#*Z}
     make_secrets
     copy_files "$new"
@@ -417,6 +426,14 @@ SQL
     fi
 }
 
+has_previous() {
+    if uses_postgres; then
+        in_postgres psql --username=postgres --command= previous >/dev/null 2>&1
+    else
+        in_site test -e /data/previous.sqlite3
+    fi
+}
+
 # The site answers 503 while its database is exchanged.
 restore() {
     local database=restored
@@ -428,9 +445,7 @@ restore() {
         loaded=yes
         load "$1"
     fi
-    if [ $database = previous ] && ! uses_postgres; then
-        in_site test -e /data/previous.sqlite3 || fail "There is no restore to undo."
-    fi
+    [ $database = restored ] || has_previous || fail "There is no restore to undo."
     accept $database
     closed=yes
     in_caddy touch /tmp/closed
@@ -451,14 +466,22 @@ open_again() {
 # Print what needs attention, and fail if there is anything.
 watch() {
     local one web port troubles
+    exec 9<deploy
+    flock --shared --wait 900 9 || fail "A deploy, backup or restore has been running for 15 minutes."
     troubles=$(
+        for one in $services; do
+            [ "$one" = migrate ] || docker compose ps --all --services | grep -qx "$one" ||
+                echo "There is no container of $one: docker compose up --detach"
+        done
         web=$(docker compose ps --quiet web-a)
         port=$(docker compose port caddy 443 | sed 's/.*://')
         docker compose ps --all --format '{{.Service}} {{.Status}}' |
             grep -Ev '^migrate |\(healthy\)|\(health: starting\)' || true
         for one in ${domain//,/}; do
-            ask "$web" caddy 443 "$one" /readyz 300 2>&1 || true
-            ask "$web" caddy 443 "$one" /jobs/health/ 300 2>&1 || true
+            if [ -n "$web" ]; then
+                ask "$web" caddy 443 "$one" /readyz 300 2>&1 || true
+                ask "$web" caddy 443 "$one" /jobs/health/ 300 2>&1 || true
+            fi
             case $one in localhost | *.localhost) continue ;; esac
             openssl s_client -connect "localhost:$port" -servername "$one" </dev/null 2>/dev/null |
                 openssl x509 -noout -checkend $((CERTIFICATE_DAYS * 86400)) >/dev/null ||
@@ -475,7 +498,8 @@ watch() {
 
 # --------------------------------------------------------------------------------------------------
 
-replacing='' # these four say what to undo if a step fails
+starting='' # these five say what to undo if a step fails
+replacing=''
 candidate=''
 loaded=''
 closed=''
@@ -491,12 +515,23 @@ clean_up() {
     docker() { setsid --wait docker "$@"; }
     docker rm --force "${trial:-none}" >/dev/null 2>&1
     rm -f backups/partial
-    if [ -n "$replacing" ] && [ -n "$live" ]; then
-        tell "Putting $live back ..."
+    if [ -n "$starting" ] && [ -n "$live" ]; then
         export RELEASE=$live COMPOSE_ENV_FILES=secrets/releases/$live/env,deploy/.env
-        replace
-        use_caddyfile "$live"
-        mark_live
+        export COMPOSE_FILE=secrets/releases/$live/compose.yaml
+        up redis
+        if uses_postgres; then up db; fi
+        if [ -n "$replacing" ]; then
+            tell "Putting $live back ..."
+            replace
+            use_caddyfile "$live"
+            mark_live
+        fi
+        # Once more, because an interrupted command may have left a container under another name.
+        if up "${SITE[@]}" caddy; then
+            tell "Failed, for the reason above. $live is live."
+        else
+            tell "Failed, and $live does not start again: see docker compose ps --all"
+        fi
     elif [ -n "$replacing" ]; then
         tell "Removing what was started ..."
         docker compose rm --stop --force "${SITE[@]}" caddy
@@ -527,6 +562,11 @@ host='[a-z0-9]([a-z0-9.-]*[a-z0-9])?'
 services=$(docker compose config --services)
 name=$(docker compose config --no-interpolate | sed -n 's/^name: //p')
 trial=$name-trial
+other=$(docker ps --filter "label=com.docker.compose.project=$name" \
+    --format '{{.Label "com.docker.compose.project.working_dir"}}' | head -n 1)
+if [ -n "$other" ] && other=$(cd "$other" 2>/dev/null && pwd -P) && [[ $other/ != "$(pwd -P)"/* ]]; then
+    fail "$name runs from $other already. For a copy, set COMPOSE_PROJECT_NAME, HTTP_PORT and HTTPS_PORT in .env."
+fi
 
 if [ "$1" != watch ]; then
     command -v flock >/dev/null || fail "This needs Linux: there is no flock here."
