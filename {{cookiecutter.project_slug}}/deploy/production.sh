@@ -136,9 +136,10 @@ SQL
 
 # --- Releases: an image, and copies of the secrets, .env, the Caddyfile and compose.yaml ------------
 
-# Start or replace services. Fails if one exits, or is not healthy within two minutes.
+# Start or replace services. Fails if one exits, or is not healthy within two minutes. (Without its 0,
+# `return` would have the status from before the trap when `clean_up` calls this.)
 up() {
-    docker compose up --detach --wait --wait-timeout 120 --no-deps "$@" && return
+    docker compose up --detach --wait --wait-timeout 120 --no-deps "$@" && return 0
     docker compose logs --tail 20 "$@" >&2
     return 1
 }
