@@ -24,7 +24,7 @@ from config.mail import mail_settings
 
 
 class Env(FileAwareEnv):
-    """Names the variable if its value or its file is not UTF-8. An empty value counts as none."""
+    """Names the variable if its value or its file is not UTF-8. An empty number counts as none."""
 
     def _get_value(self, name, default):
         try:
@@ -32,7 +32,7 @@ class Env(FileAwareEnv):
             str(value).encode()
         except UnicodeError as error:
             raise EnvError(f'"{name}" or the file in "{name}_FILE" is not UTF-8') from error
-        return default if value == "" else value
+        return default if value == "" and isinstance(default, (bool, float, int)) else value
 
 
 env = Env(strip_whitespace=True)
@@ -153,8 +153,8 @@ def parse_redis(url):
     complete = (has_host and not parts.fragment) or parts.scheme in {"", "unix"}
     if not complete or "decode_responses" in parts.query:  # the cache needs bytes
         raise ValidationError(
-            "write it like redis://host:6379/0 or rediss://:password@host:6380/0, without quotes "
-            "or decode_responses"
+            "write it like redis://host:6379/0 or rediss://:password@host:6380/0, percent-encoded, "
+            "without quotes or decode_responses"
         )
     return url
 
@@ -166,7 +166,7 @@ def parse_mail(url, otherwise):
         return mail_settings(url or otherwise)
     except ValueError as error:
         raise ValidationError(
-            "write it like smtp+tls://user:password@host:587, without quotes"
+            "write it like smtp+tls://user:password@host:587, percent-encoded, without quotes"
         ) from error
 
 

@@ -21,8 +21,9 @@ from config.settings import BASE_DIR
 BAD_VALUE = (LookupError, OverflowError, TypeError, ValueError)
 BAD_VALUE += (db.DataError, db.NotSupportedError, db.ProgrammingError)
 BAD_VALUE += (exceptions.FieldDoesNotExist, exceptions.ValidationError)
+# What Postgres says about NUL in a text, and in JSON.
+NUL = re.compile(r"NUL \(0x00\)|\\u0000")
 # Django's own error pages read the form, which may raise these again.
-NUL = re.compile(r"NUL \(0x00\)|\\u0000")  # in a text, or in JSON
 BAD_FORM = (MultiPartParserError, exceptions.BadRequest, exceptions.SuspiciousOperation)
 
 
