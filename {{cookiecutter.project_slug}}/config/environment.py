@@ -24,7 +24,10 @@ from config.mail import mail_settings
 
 
 class Env(FileAwareEnv):
-    """Names the variable if its value or its file is not UTF-8. An empty number counts as none."""
+    """Names the variable if its value or its file is not UTF-8.
+
+    An empty value counts as none, but an empty list is a list.
+    """
 
     def _get_value(self, name, default):
         try:
@@ -32,7 +35,8 @@ class Env(FileAwareEnv):
             str(value).encode()
         except UnicodeError as error:
             raise EnvError(f'"{name}" or the file in "{name}_FILE" is not UTF-8') from error
-        return default if value == "" and isinstance(default, (bool, float, int)) else value
+        # The default of a list is text, for its parser.
+        return default if value == "" and not isinstance(default, str) else value
 
 
 env = Env(strip_whitespace=True)
