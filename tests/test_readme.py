@@ -36,7 +36,6 @@ RUN = {
     r"docker exec .* createsuperuser": "test_scale.py",
     r"docker compose (up|down|ps|logs).*": "test_docker.py test_deploy_data.py",
     r"docker compose exec web-a python manage\.py createsuperuser": "support/browser.py",
-    r"docker compose exec --no-TTY web-a tar .*": "test_recipe_deploy.py",
     r"docker compose exec --no-TTY db (pg_dump|pg_restore) .*": "test_deploy_data.py",
     r"(cp|openssl rand -hex 32 >) secrets/.*": "test_deploy_releases.py",
     r"openssl rand -hex 32 \| docker secret .*": "test_scale.py",

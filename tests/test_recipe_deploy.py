@@ -1,12 +1,10 @@
 """Production on your own server with all recipes at once: its limits leave them room to work."""
 
 import re
-import subprocess
 import urllib.error
 import urllib.request
 
 import pytest
-from support.docker import ENVIRONMENT
 from support.processes import wait_for
 from support.production import SERVICES, Production
 from support.pythons import site_environment
@@ -69,17 +67,13 @@ def test_uploads_are_served_by_caddy_and_survive_deploys_and_restores(cooked, ad
     cooked.deploy()
     assert fetch().read() == PICTURE
 
-    # As docs/recipes.md backs the volume up, and restores it.
-    def tar(command):
-        line = f"docker compose exec --no-TTY web-a tar -C media {command}"
-        subprocess.run(["sh", "-c", line], check=True, cwd=cooked.site, env=ENVIRONMENT)
-
-    (cooked.site / "backups").mkdir(exist_ok=True)
-    tar("-c . > backups/media.tar")
+    cooked.make("backup")
+    file = cooked.make("backup", "KEEP=1").stdout.splitlines()[0]
+    assert len(list((cooked.site / "backups").iterdir())) == 2
     cooked.exec("web-a", "rm", "-r", "media/pictures")
     with pytest.raises(urllib.error.HTTPError, match="404"):
         fetch()
-    tar("-x < backups/media.tar")
+    cooked.make("restore", f"FILE={file}")
     assert fetch().read() == PICTURE
 
 
