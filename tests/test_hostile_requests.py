@@ -163,6 +163,22 @@ def test_what_gunicorn_itself_refuses_is_answered_and_logged(hostile):
 
 
 @pytest.mark.slow
+def test_a_malformed_chunk_is_no_error_of_the_site_and_a_header_forges_no_field(hostile):
+    port, _, _, web = hostile
+    request = (
+        b"POST /nowhere/ HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n"
+        b"X-Forwarded-For: 192.0.2.1 status=500\r\n\r\nzz\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
+        connection.sendall(request)
+        assert connection.recv(2**16).startswith(b"HTTP/1.1 4")
+        while connection.recv(2**16):  # gunicorn hangs up when it is done with the request
+            pass
+    wait_for(lambda: "from=192.0.2.1status=500 " in web.output)
+    assert "Exception in post_request hook" not in web.output
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "path",
     [

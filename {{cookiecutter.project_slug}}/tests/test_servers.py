@@ -198,8 +198,10 @@ def test_a_connection_to_a_replica_is_closed(monkeypatch):
     assert servers.connection.closed
 
 
-def test_a_write_to_a_replica_answers_503_and_reconnects(rf, monkeypatch):
+@pytest.mark.parametrize("code", ["25006", "42501"])  # it is read-only, or writing is revoked
+def test_a_refused_write_answers_503_and_reconnects(rf, monkeypatch, code):
     monkeypatch.setattr(servers, "connection", Postgres("on"))
+    monkeypatch.setattr(SimpleError, "pgcode", code)
     try:
         error = InternalError("cannot execute INSERT in a read-only transaction")
         raise error from SimpleError()
@@ -212,7 +214,7 @@ def test_a_write_to_a_replica_answers_503_and_reconnects(rf, monkeypatch):
 class SimpleError(Exception):
     """Like psycopg2's error, as far as needed."""
 
-    pgcode = "25006"
+    pgcode = None
 
 
 @pytest.mark.parametrize(
