@@ -30,7 +30,7 @@ class TokenQuerySet(models.QuerySet):
     def create_within_limits(self, visitor, **fields):
         """Create a token for the visitor, or raise LimitReached. Call it in a transaction."""
         lock(visitor)
-        states = list(self.of(visitor).values_list("state", flat=True))
+        states = list(self.of(visitor).order_by().values_list("state", flat=True))
         if len(states) >= conf.LIMIT:
             raise LimitReached(f"You have {conf.LIMIT} tokens: delete one first.")
         pending = states.count(Token.State.PENDING)
