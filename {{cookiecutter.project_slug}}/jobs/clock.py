@@ -59,13 +59,13 @@ def tick():
 
 def purge():
     """Delete the jobs that finished long ago, oldest first."""
+    old = Job.objects.filter(finished_at__lte=Now() - KEEP)
     for _ in range(10):
-        old = Job.objects.filter(finished_at__lte=Now() - KEEP).order_by("finished_at")
-        batch = list(old.values_list("pk", flat=True)[:BATCH])
+        batch = list(old.order_by("finished_at").values_list("pk", flat=True)[:BATCH])
         if not batch:
             break
         with atomic(idle_seconds=GRACE):
-            Job.objects.filter(pk__in=batch).delete()
+            old.filter(pk__in=batch).delete()  # not those that are being run again
 
 
 def give_up_dead(queue_name):

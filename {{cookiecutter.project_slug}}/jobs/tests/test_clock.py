@@ -13,6 +13,7 @@ from django.urls import reverse
 from django.utils import timezone
 from rq.job import JobStatus
 
+from config import servers
 from jobs import clock, schedule
 from jobs import queue as carrier
 from jobs.models import Job
@@ -191,6 +192,19 @@ def test_finished_jobs_are_purged_after_a_day_in_batches(lost, monkeypatch):
         clock.purge()
     assert list(Job.objects.all()) == [lost]
     assert len([query for query in queries if query["sql"].startswith("DELETE")]) == 3
+
+
+def test_a_job_that_is_run_again_during_a_purge_is_kept(lost, monkeypatch):
+    two_days_ago = timezone.now() - timedelta(days=2)
+    Job.objects.update(status="FAILED", finished_at=two_days_ago)
+
+    def atomic(**options):
+        Job.objects.get().run_again()
+        return servers.atomic(**options)
+
+    monkeypatch.setattr(clock, "atomic", atomic)
+    clock.purge()
+    assert Job.objects.get().status == "READY"
 
 
 def test_a_purge_deletes_a_limited_number(monkeypatch):
