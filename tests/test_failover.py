@@ -2,15 +2,15 @@
 
 import subprocess
 import time
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
+from types import SimpleNamespace
 
-import psycopg2
 import pytest
 import redis as redis_client
 from support.http import Visitor
 from support.processes import Process, free_port, wait_for
 from support.pythons import site_environment
-from support.servers import Postgres, Redis
+from support.servers import Postgres, Redis, Standby, execute
 
 SECONDS = 30  # generous for a busy machine: it takes one request, or one tick of the clock
 
@@ -43,27 +43,26 @@ async def main():
 asyncio.run(main())
 """
 
-    def __init__(self, folder, target):
-        self.port, self.target = free_port(), folder / "target"
-        self.lead_to(target)
+    def __init__(self, folder, server):
+        self.port = free_port()
+        self.target = folder / f"target-{self.port}"
+        self.lead_to(server)
         command = ["python3", "-c", self.CODE, str(self.port), str(self.target)]
-        super().__init__(command, folder / "forwarder.log")
+        super().__init__(command, folder / f"forwarder-{self.port}.log")
 
-    def lead_to(self, port):
-        self.target.write_text(str(port))
+    def lead_to(self, server):
+        self.target.write_text(str(server.port))
 
 
 @pytest.fixture
 def stack(site, tmp_path, monkeypatch):
-    """Start web, worker and clock with Postgres and two Redis servers; a name leads to one."""
-    for name in ("old", "new"):
-        (tmp_path / name).mkdir()
+    """Start web, worker and clock, with Postgres and Redis behind names that can lead elsewhere."""
     bin_folder = site_environment(site, "6.1")
     port = free_port()
     with ExitStack() as servers:
-        old, new = (servers.enter_context(Redis(tmp_path / which)) for which in ("old", "new"))
+        redis = servers.enter_context(Redis(tmp_path))
         postgres = servers.enter_context(Postgres(tmp_path))
-        name = servers.enter_context(Forwarder(tmp_path, old.port))
+        names = [servers.enter_context(Forwarder(tmp_path, each)) for each in (redis, postgres)]
         environment = {
             "PATH": f"{bin_folder}:/usr/bin:/bin",
             "PORT": str(port),
@@ -72,8 +71,8 @@ def stack(site, tmp_path, monkeypatch):
             "DEBUG": "false",
             "HTTPS": "false",
             "ALLOWED_HOSTS": "*",
-            "DATABASE_URL": postgres.url(),
-            "REDIS_URL": f"redis://127.0.0.1:{name.port}/0",
+            "DATABASE_URL": f"postgres://postgres@127.0.0.1:{names[1].port}/postgres",
+            "REDIS_URL": f"redis://127.0.0.1:{names[0].port}/0",
             "WEB_CONCURRENCY": "1",
         }
         manage = ["python", "manage.py"]
@@ -94,7 +93,15 @@ def stack(site, tmp_path, monkeypatch):
             wait_for(lambda: visitor.get("/readyz").status == 200, 120, "web")
             heartbeat = tmp_path / "clock-heartbeat"
             wait_for(heartbeat.exists, 120, "the clock")
-            yield old, new, postgres, name, visitor, heartbeat
+            yield SimpleNamespace(
+                redis=redis,
+                redis_name=names[0],
+                postgres=postgres,
+                postgres_name=names[1],
+                visitor=visitor,
+                heartbeat=heartbeat,
+                start=lambda kind, *arguments: servers.enter_context(kind(*arguments)),
+            )
 
 
 def beats(heartbeat):
@@ -111,38 +118,54 @@ def stands_still(heartbeat):
     return heartbeat.stat().st_mtime == before
 
 
+def recovers(stack):
+    """Return whether web, clock and worker work again."""
+    visitor = stack.visitor
+    wait_for(lambda: visitor.get("/readyz").status == 200, SECONDS, "web to recover")
+    made = len(visitor.tokens())
+    visitor.generate_in_background()
+    wait_for(lambda: len(visitor.tokens()) > made, SECONDS, "the worker to recover")
+    return beats(stack.heartbeat)
+
+
 @pytest.mark.slow
-def test_a_redis_that_becomes_a_replica_is_replaced_by_the_one_in_the_url(stack):
-    old, new, _, name, visitor, heartbeat = stack
-    with redis_client.Redis(port=old.port) as client:
+def test_a_redis_that_becomes_a_replica_is_replaced_by_the_one_in_the_url(stack, tmp_path_factory):
+    new = stack.start(Redis, tmp_path_factory.mktemp("new"))
+    with redis_client.Redis(port=stack.redis.port) as client:
         client.replicaof("127.0.0.1", new.port)  # the name does not point to the new one yet
+    visitor = stack.visitor
     wait_for(lambda: visitor.get("/readyz").status == 503, SECONDS, "/readyz to fail")
     assert "redis" in visitor.get("/readyz").text
-    assert stands_still(heartbeat)
-    name.lead_to(new.port)
-    wait_for(lambda: visitor.get("/readyz").status == 200, SECONDS, "web to recover")
-    assert beats(heartbeat)
-    visitor.generate_in_background()
-    wait_for(visitor.tokens, SECONDS, "the worker to recover")
+    assert stands_still(stack.heartbeat)
+    stack.redis_name.lead_to(new)
+    assert recovers(stack)
 
 
 @pytest.mark.slow
-def test_a_postgres_that_becomes_read_only_is_reported_and_replaced(stack):
-    _, _, postgres, _, visitor, heartbeat = stack
-
-    def execute(statement):
-        with closing(psycopg2.connect(postgres.url())) as connection:
-            connection.autocommit = True
-            connection.cursor().execute(statement)
-
+def test_a_postgres_standby_is_reported_until_it_becomes_the_primary(stack, tmp_path_factory):
+    visitor = stack.visitor
     visitor.generate()
-    execute("ALTER SYSTEM SET default_transaction_read_only = on")
-    execute("SELECT pg_reload_conf()")
+    standby = stack.start(Standby, tmp_path_factory.mktemp("standby"), stack.postgres)
+    stack.postgres_name.lead_to(standby)
+    stack.postgres.stop()
+    wait_for(lambda: visitor.get("/").status == 200, SECONDS, "web to read from the standby")
+    answer = visitor.get("/readyz")
+    assert (answer.status, answer.text) == (503, "no answer from: database\n")
+    assert visitor.post("/generate/").status == 503
+    assert stands_still(stack.heartbeat)
+    execute(standby.url(), "SELECT pg_promote()")
+    assert recovers(stack)
+
+
+@pytest.mark.slow
+def test_a_postgres_that_becomes_read_only_is_reported_until_it_takes_writes(stack):
+    postgres, visitor = stack.postgres.url(), stack.visitor
+    visitor.generate()
+    execute(postgres, "ALTER SYSTEM SET default_transaction_read_only = on")
+    execute(postgres, "SELECT pg_reload_conf()")
     wait_for(lambda: visitor.get("/readyz").status == 503, SECONDS, "/readyz to fail")
     assert visitor.post("/generate/").status == 503
-    assert stands_still(heartbeat)
-    execute("ALTER SYSTEM RESET default_transaction_read_only")
-    execute("SELECT pg_reload_conf()")
-    wait_for(lambda: visitor.get("/readyz").status == 200, SECONDS, "web to recover")
-    visitor.generate()
-    assert beats(heartbeat)
+    assert stands_still(stack.heartbeat)
+    execute(postgres, "ALTER SYSTEM RESET default_transaction_read_only")
+    execute(postgres, "SELECT pg_reload_conf()")
+    assert recovers(stack)

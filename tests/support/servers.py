@@ -35,15 +35,15 @@ class Redis(Process):
 
 
 POSTGRES_FOLDERS = ["/usr/lib/postgresql/*/bin", "/opt/homebrew/opt/postgresql*/bin"]
-READY = "database system is ready to accept connections"
 
 
 class Postgres(Process):
     """A Postgres server with a new data folder. If root starts it, it runs as `postgres`."""
 
+    READY = "database system is ready to accept connections"
+
     def __init__(self, folder, *options):
         self.port = free_port()
-        self.initdb = find_program("initdb", *POSTGRES_FOLDERS)
         server = find_program("postgres", *POSTGRES_FOLDERS)
         # Not in `folder`: only one user can read pytest's folders, who may not be the server's.
         self.data = Path(tempfile.mkdtemp(prefix="postgres-"))
@@ -68,17 +68,22 @@ class Postgres(Process):
     def start(self):
         if not any(self.data.iterdir()):
             self.create_data()
-        ready = self.output.count(READY) + 1 if self.log.exists() else 1
+        ready = self.output.count(self.READY) + 1 if self.log.exists() else 1
         super().start()
-        wait_for(lambda: self.output.count(READY) == ready, what=self.log)
+        wait_for(lambda: self.output.count(self.READY) == ready, what=self.log)
         return self
 
     def create_data(self):
+        self.run("initdb", "-A", "trust")
+
+    def run(self, program, *arguments):
+        """Run a program that fills the data folder."""
         user = self.options["user"]
         if user:
             shutil.chown(self.data, user)
+        command = [find_program(program, *POSTGRES_FOLDERS), "-D", self.data, "-U", "postgres"]
         subprocess.run(
-            [self.initdb, "-D", self.data, "-U", "postgres", "-A", "trust", "--no-sync"],
+            [*command, "--no-sync", *arguments],
             check=True,
             capture_output=True,
             user=user,
@@ -92,6 +97,20 @@ class Postgres(Process):
     def __exit__(self, *exc):
         super().__exit__(*exc)
         shutil.rmtree(self.data)
+
+
+class Standby(Postgres):
+    """A hot standby of a running Postgres server: it answers, but takes no writes."""
+
+    READY = "database system is ready to accept read"
+
+    def __init__(self, folder, primary):
+        super().__init__(folder)
+        self.primary = primary
+
+    def create_data(self):
+        address = ["-h", "127.0.0.1", "-p", str(self.primary.port)]
+        self.run("pg_basebackup", *address, "--write-recovery-conf", "--checkpoint=fast")
 
 
 def execute(url, *statements):
