@@ -5,10 +5,8 @@ import re
 import shlex
 import subprocess
 import sys
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
-
-import psycopg2
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "tests"))
@@ -18,7 +16,7 @@ from support.million import MILLION_TOKENS
 from support.processes import Process, answers, find_program, free_port, wait_for
 from support.procfile import production, read_procfile
 from support.pythons import site_environment
-from support.servers import Postgres, Redis
+from support.servers import Postgres, Redis, execute
 
 __all__ = ["MILLION_TOKENS", "UNFINISHED_JOBS", "Servers", "Side", "find_program", "wait_for"]
 
@@ -96,13 +94,8 @@ class Servers:
         self.redis = stack.enter_context(Redis(folder))
 
     def execute(self, database, *statements):
-        """Execute statements; return the rows of the last one, if it has any."""
-        with closing(psycopg2.connect(self.postgres.url(database))) as connection:
-            connection.autocommit = True
-            with connection.cursor() as cursor:
-                for statement in statements:
-                    cursor.execute(statement)
-                return cursor.fetchall() if cursor.description else None
+        """Execute statements in a database; return the rows of the last one, if it has any."""
+        return execute(self.postgres.url(database), *statements)
 
 
 class Web(Process):

@@ -4,9 +4,9 @@ import subprocess
 
 import pytest
 from support.commands import OF_MAKE, commit, git
-from support.plan import announce, lane, skipped
 from support.processes import cannot_run
 from support.pythons import newest_django, site_environment
+from support.scheduling import announce, lane, skipped
 from support.servers import Postgres, Redis
 from support.template import DJANGO_VERSIONS, TEMPLATE, copy_template
 
@@ -27,10 +27,7 @@ def _home(tmp_path_factory):
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setenv("HOME", str(home))
         # Processes must see only the environment that the tests give them.
-        for name in (
-            *("CI", "DATABASE_URL", "DEBUG", "PORT", "REDIS_URL", "SECRET_KEY"),
-            *OF_MAKE,
-        ):
+        for name in ("CI", "DATABASE_URL", "DEBUG", "PORT", "REDIS_URL", "SECRET_KEY", *OF_MAKE):
             monkeypatch.delenv(name, raising=False)
         yield
 

@@ -50,7 +50,7 @@ def test_a_site_that_does_not_answer_is_reported(chromium, live_site):
         page.goto("/")
         page.context.set_offline(True)
         button(page, "Generate").click()
-        expect(page.get_by_role("status")).to_contain_text("The site does not answer.")
+        expect(page.get_by_role("status")).to_contain_text("The site is not responding.")
         page.context.set_offline(False)
         generate(page)
 
@@ -62,7 +62,7 @@ def test_a_proxys_error_page_does_not_replace_ours(chromium, live_site, status):
         generate(page)
         page.route("**/generate/", lambda route: route.fulfill(status=status, body="no answer"))
         button(page, "Generate").click()
-        expect(page.get_by_role("status")).to_contain_text("The site does not answer.")
+        expect(page.get_by_role("status")).to_contain_text("The site is not responding.")
         expect(tokens(page)).to_have_count(1)
         page.unroute("**/generate/")
         generate(page)

@@ -141,7 +141,7 @@ MOVED = [
 ]
 
 
-def test_an_update_across_the_move_loses_no_edit_and_brings_every_file(
+def test_an_update_over_moved_files_loses_no_edit_and_brings_every_file(
     repository, old_template, tmp_path
 ):
     git(tmp_path, "init", "--quiet", old_template)

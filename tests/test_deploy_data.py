@@ -216,7 +216,7 @@ def test_a_backup_that_fails_leaves_nothing(production):
         wait_for(production.ready, 60, what="the site")
 
 
-def test_watch_says_what_needs_somebody(production):
+def test_watch_reports_what_needs_attention(production):
     production.make("backup")
     wait_for(lambda: production.make("watch", check=False).returncode == 0, 120, what="peace")
     production.compose("stop", "clock")

@@ -78,7 +78,7 @@ def test_nothing_is_lost_or_doubled(name, database, outcomes):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("database", DATABASES)
-def test_without_clocks_jobs_are_lost(database, stacks):
+def test_the_count_of_lost_jobs_notices_missing_clocks(database, stacks):
     with stacks("without_clocks", database, clocks=0) as stack:
         outcome = run(
             stack, FAULTS["redis_emptied"], 20, recovered=lambda _: stack.queue_is_empty()

@@ -100,8 +100,8 @@ def test_a_worker_mails_the_errors_of_pages_once_the_server_is_up(broken, redis,
 
     def make_due():
         code = "from jobs.models import *; from django.utils.timezone import now; "
-        code += "from jobs.queue import carry; jobs = list(Job.objects.all()); "
-        code += "Job.objects.update(due=now()); carry(jobs)"
+        code += "from jobs.queue import send; jobs = list(Job.objects.all()); "
+        code += "Job.objects.update(due=now()); send(jobs)"
         run(*manage, "shell", "-v0", "-c", code, site=broken, **environment)
 
     visitor = Visitor(f"http://localhost:{environment['PORT']}")

@@ -141,7 +141,7 @@ def test_only_the_site_can_reach_the_servers(production):
     assert connect(containers["worker"], *addresses) == addresses
     assert connect(containers["caddy"], *addresses, "db:5432", "redis:6379") == set()
     assert connect(containers["caddy"], "web-a:8000") == {"web-a:8000"}
-    # Only Caddy and the worker, which sends mail, have a way out. No port but Caddy's is open.
+    # Only Caddy and the worker, which sends mail, have outbound access. Only Caddy has a port.
     for name in SERVICES - {"caddy"}:
         routes = docker("run", "--rm", f"--network=container:{containers[name]}", production.image,
                         "cat", "/proc/net/route")  # fmt: skip

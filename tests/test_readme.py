@@ -22,13 +22,13 @@ RUN = {
     r"make up": "test_docker.py",
     r"make (deploy|rollback.*|backup.*|restore .*)": "test_deploy_data.py test_deploy_releases.py",
     r"\.venv/bin/(python manage\.py makemigrations|pytest users)": "test_readme.py",
-    r"\.venv/bin/python manage\.py (migrate|startapp) .*": "test_rooms.py",
+    r"\.venv/bin/python manage\.py (migrate|startapp) .*": "test_own_apps.py",
     r"\.venv/bin/python manage\.py createsuperuser": "support/browser.py",
     r"rm -r \.venv": "test_make.py",
     r"uvx (cookiecutter|cruft) .*": "test_cookiecutter.py test_cruft.py",
     r"git (add|commit|diff) .*": "test_cruft.py",
     r"git apply .*": "test_recipes.py",
-    r"git (grep|rm) .*": "test_rooms.py",
+    r"git (grep|rm) .*": "test_own_apps.py",
     r"docker (build|run) .*": "test_docker.py test_scale.py",
     r"docker (secret|service|stack|swarm) .*": "test_scale.py",
     r"docker compose exec web .*": "test_docker.py",
@@ -46,7 +46,7 @@ NOT_RUN = {
     r"heroku .*|git push heroku main": "Needs an account. test_heroku_*.py imitate what follows.",
     r"docker push .*": "Needs a registry.",
     r"docker compose exec caddy rm -f /tmp/closed": "Needs a power failure.",
-    r"docker (image ls|volume rm my_site_db)": "Docker's own, and nothing depends on the site.",
+    r"docker image ls": "Docker's own, and nothing depends on the site.",
 }
 
 

@@ -15,7 +15,7 @@ from support.pythons import newest_django
 
 @pytest.mark.xdist_group("network")  # see test_browser_visitors.py
 @pytest.mark.parametrize("variant", [newest_django()], indirect=True)
-def test_screenshots(chromium, live_site, tmp_path):
+def test_screenshots_are_taken(chromium, live_site, tmp_path):
     """`make screenshots` keeps them, in the folder that SCREENSHOTS names."""
     folder = Path(os.environ.get("SCREENSHOTS", tmp_path))
 

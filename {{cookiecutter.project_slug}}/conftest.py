@@ -7,9 +7,8 @@ import pytest
 from django.core.cache import cache
 from django_rq import get_queue, get_worker
 from redis import exceptions
-from rq.timeouts import TimerDeathPenalty
-from rq.worker import SimpleWorker
 
+from jobs.embedded import ThreadWorker
 from jobs.queue import State
 
 
@@ -29,11 +28,7 @@ def queue():
 @pytest.fixture
 def work():
     """Return a function that runs all jobs in the queue."""
-
-    class Worker(SimpleWorker):
-        death_penalty_class = TimerDeathPenalty
-
-    return lambda: get_worker(worker_class=Worker, serializer="json").work(
+    return lambda: get_worker(worker_class=ThreadWorker, serializer="json").work(
         burst=True, logging_level="WARNING"
     )
 

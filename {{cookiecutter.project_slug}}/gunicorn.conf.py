@@ -13,7 +13,7 @@ from gunicorn.http.errors import ParseException
 
 from config.settings import DRAIN_SECONDS, FORWARDED_ALLOW_IPS, PORT, WEB_CONCURRENCY
 
-# Heroku's router connects to [::]:$PORT. Some kernels and containers have no IPv6.
+# IPv6 and IPv4. Some kernels and containers have no IPv6.
 bind = f"[::]:{PORT}" if socket.has_dualstack_ipv6() else f"0.0.0.0:{PORT}"
 
 # The proxies whose X-Forwarded-Proto is trusted.
@@ -40,8 +40,6 @@ sys.setswitchinterval(0.0005)
 # Load the site once and share its memory between the workers: 86 MB for two instead of 136.
 preload_app = True
 
-# Heroku's router gives up after 30 s, so nobody would get a later answer.
-timeout = 30
 # On Heroku, SIGKILL follows SIGTERM after 30 s. Finish running requests before that.
 graceful_timeout = 20 + DRAIN_SECONDS
 # Heroku's router closes an idle connection after 90 s. Keep it for longer than that.

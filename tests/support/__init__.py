@@ -9,7 +9,7 @@ http        `Visitor`, the one HTTP client
 procfile    `read_procfile`; `production`, its environment
 browser     what people do in Chromium; fixtures `chromium`, `live_site`, `page`
 heroku      an imitation of Heroku; fixtures `slug`, `app`, `dynos`, `browser`
-plan        which tests may run at the same time, and what a run prints about itself
+scheduling  which tests may run at the same time, and what a run prints about itself
 stack       `Stack`, the Procfile's processes, kept alive, and its `Visitors`; fixture `stacks`
 orders      an app whose tasks record how often they took effect
 faults      `FAULTS`, and the `Outcome` of one: what became of everything that was asked for
@@ -21,8 +21,6 @@ production  `Production`, a site behind Caddy in Docker; fixture `production`
 
 Other fixtures are in conftest.py. `bake(**answers)` is pytest-cookies' `cookies`, but raises the
 bake's error; `bake_session` is its `cookies_session`. `site` is baked for each `variant` of Django.
-Tests with Chromium or Docker networks are in one xdist_group, because they disturb each other.
-Tests that load the machine or measure time are marked `alone`.
 """
 
 from pathlib import Path

@@ -291,7 +291,7 @@ from jobs import queue
 
 Client().get("/")  # imports what a request needs, once for all
 connections.close_all()
-queue.carry = lambda jobs: os.kill(os.getpid(), 9)
+queue.send = lambda jobs: os.kill(os.getpid(), 9)
 killed = 0
 for number in range(20):
     pid = os.fork()

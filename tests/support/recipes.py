@@ -10,8 +10,8 @@ from support.template import SOURCE
 # The recipes that each one needs.
 NEEDS = {
     "Uploads": ["Login pages"],
-    "Uploads on S3": ["A way out"],
-    "Error reports": ["A way out"],
+    "Uploads on S3": ["Outbound access"],
+    "Error reports": ["Outbound access"],
 }
 
 

@@ -3,7 +3,7 @@
 from django.conf import settings
 from django.core.checks import Error, register
 
-from config.settings import env
+from config.environment import env
 
 # Each variable, and how to set it on Heroku.
 REQUIRED = {
@@ -36,4 +36,7 @@ def check_environment(**kwargs):
             for name, command in (REQUIRED | (REQUIRED_FOR_MAIL if mails else {})).items()
             if not env.str(name, "").strip()
         ]
+        if not settings.ALLOWED_HOSTS:
+            text = "ALLOWED_HOSTS is not set. Write it like ALLOWED_HOSTS=www.example.org"
+            errors.append(Error(text, id="config.E002"))
     return errors

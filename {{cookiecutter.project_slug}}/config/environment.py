@@ -26,7 +26,7 @@ from config.mail import mail_settings
 class Env(FileAwareEnv):
     """Names the variable if its value or its file is not UTF-8.
 
-    An empty value counts as none, but an empty list is a list.
+    An empty value means the default, but an empty list stays empty.
     """
 
     def _get_value(self, name, default):

@@ -11,7 +11,7 @@ from django.db import DEFAULT_DB_ALIAS, OperationalError, connection, transactio
 
 
 def check_database():
-    """Raise a database error unless writes are accepted; the next query makes a new connection."""
+    """Raise a database error if there is no answer, or if it is read-only; then reconnect."""
     postgres = connection.vendor == "postgresql"
     with connection.cursor() as cursor:
         cursor.execute("SHOW transaction_read_only" if postgres else "SELECT 'off'")

@@ -6,6 +6,8 @@ import sys
 from django.core.wsgi import get_wsgi_application
 from django.utils.http import parse_header_parameters
 
+from config.checks import check_environment
+
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 
 CHARSETS = {"", "ascii", "us-ascii", "utf8", "utf-8", "latin-1", "iso-8859-1"}
@@ -29,7 +31,5 @@ def application(environ, start_response):
 
 
 # Management commands run the system checks; gunicorn does not.
-from config.checks import check_environment  # noqa: E402  (needs the settings)
-
 if errors := check_environment():
     sys.exit("\n".join(error.msg for error in errors))

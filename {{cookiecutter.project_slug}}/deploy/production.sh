@@ -13,7 +13,7 @@ LAST_BACKUP=26     # hours; `watch` reports an older one
 CERTIFICATE_DAYS=14 # `watch` reports a certificate that ends sooner
 DISK_PERCENT=85    # `watch` reports a fuller disk
 # The site's own services, in the order of a deploy. The worker is first, because it must know every
-# task that a new web may enqueue.
+# task that a new web container may enqueue.
 SITE=(worker clock web-a web-b)
 
 say() { echo "$*" >&2; }
@@ -144,7 +144,7 @@ up() {
     return 1
 }
 
-# Within six seconds Caddy sees that the first web is back: it checks once a second, and waits up to
+# Within six seconds Caddy sees that the first container is back: it checks once a second, and waits up to
 # five for an answer.
 replace() {
     local service
@@ -178,7 +178,7 @@ if status >= int(limit):
 PYTHON
 }
 
-# Start a web of the new version that no visitor can reach, and ask it for two pages.
+# Start a web container of the new version that no visitor can reach, and request two pages.
 try_out() {
     docker rm --force "$trial" >/dev/null 2>&1 || true # left by a deploy that was killed
     docker compose run --detach --no-deps --name "$trial" web-a >/dev/null
@@ -229,7 +229,7 @@ set_live() {
     mark_live
 }
 
-# An old web cannot read what a new web signs with a new key. So first restart the old webs with the
+# Old containers cannot read what new ones sign with a new key. So first restart the old ones with the
 # new key as one more fallback. If the old key is not kept as a fallback, it has leaked: skip this.
 introduce_key() {
     local before=secrets/releases/$live new

@@ -14,7 +14,7 @@ from django.db import router
 
 from config import compat
 from config.servers import atomic
-from jobs.queue import carry_after_commit, count_unfinished, report_progress
+from jobs.queue import count_unfinished, report_progress, send_on_commit
 
 
 class QueueFull(Exception):
@@ -121,7 +121,7 @@ class Backend(compat.BaseTaskBackend):
 
     def start(self, job):
         """Let a worker run the job once the caller's transaction is committed."""
-        carry_after_commit(job)
+        send_on_commit(job)
 
     def get_result(self, result_id):
         """Return the TaskResult. Raise TaskResultDoesNotExist if there is no such job."""

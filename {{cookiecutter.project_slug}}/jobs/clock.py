@@ -32,7 +32,7 @@ BATCH = 1000  # rows
 YOUNG = timedelta(seconds=2)
 
 
-class WorkerDied(Exception):
+class AttemptLost(Exception):
     """The attempt's worker died, or the attempt took too long."""
 
 
@@ -44,7 +44,7 @@ def tick():
     close_old_connections()
     steps = [(check_database,), (purge,), (schedule.enqueue_due,)]
     for name in settings.RQ_QUEUES:
-        steps += [(give_up_dead, name), (carry_waiting, name)]
+        steps += [(give_up_dead, name), (resend_lost, name)]
     worked = True
     for step, *arguments in [*steps, (publish,)]:
         try:
@@ -89,28 +89,29 @@ def give_up(job):
     with atomic(idle_seconds=GRACE):
         rows = Job.objects.select_for_update(skip_locked=True)
         found = rows.filter(pk=job.pk, status=TaskResultStatus.RUNNING, attempts=job.attempts)
-        given_up = bool(found) and job.fail(WorkerDied("The worker died, or took too long."))
+        error = AttemptLost("The worker died, or the attempt took too long.")
+        given_up = bool(found) and job.fail(error)
     if given_up:
-        text = 'job=%s task=%s attempt=%d outcome="worker died"'
+        text = 'job=%s task=%s attempt=%d outcome="given up"'
         logger.warning(text, job.pk, job.task, job.attempts)
         finish(job)
 
 
-def carry_waiting(queue_name):
+def resend_lost(queue_name):
     """Send Redis the due jobs that it does not have: retries, deferred jobs, and lost ones.
 
     Oldest first, and only as many as Redis has room for.
     """
     rq_queue = get_queue(queue_name)
-    carried = {*rq_queue.get_job_ids(), *rq_queue.started_job_registry.get_job_ids(cleanup=False)}
-    room = queue.CARRIED - len(carried)
+    held = {*rq_queue.get_job_ids(), *rq_queue.started_job_registry.get_job_ids(cleanup=False)}
+    room = queue.MAX_IN_REDIS - len(held)
     if room <= 0:
         return
     waiting = Job.objects.due(queue_name).filter(due__lte=Now() - YOUNG)
-    # At most CARRIED - room of these rows are in Redis, so the others fill its room.
-    waiting = waiting.only("task", "queue_name", "timeout", "attempts")[: queue.CARRIED]
-    lost = [job for job in waiting if job.rq_id(job.attempts + 1) not in carried]
-    queue.carry(lost[:room])
+    # Redis holds MAX_IN_REDIS - room ids, so enough of these rows are not among them.
+    waiting = waiting.only("task", "queue_name", "timeout", "attempts")[: queue.MAX_IN_REDIS]
+    lost = [job for job in waiting if job.rq_id(job.attempts + 1) not in held]
+    queue.send(lost[:room])
 
 
 def publish():

@@ -19,7 +19,7 @@ from rq import Queue
 logger = logging.getLogger(__name__)
 
 # The most jobs of one queue that Redis holds. The rest wait in the table, so no flood fills Redis.
-CARRIED = 1000
+MAX_IN_REDIS = 1000
 
 # After Redis fails to answer, it is left alone for this many seconds. A request that enqueues 60
 # jobs then waits for one timeout, not for 60.
@@ -61,24 +61,24 @@ def redis_is_silent():
     return time.monotonic() < State.silent_until
 
 
-def carry_committed(jobs):
+def send_committed(jobs):
     """Send jobs of a transaction, except those whose queue has more than Redis may hold."""
-    carry([job for job in jobs if count_unfinished(job.queue_name) < CARRIED])
+    send([job for job in jobs if count_unfinished(job.queue_name) < MAX_IN_REDIS])
 
 
-def carry_after_commit(job):
+def send_on_commit(job):
     """Send the job after the commit, with those just enqueued in the same savepoint."""
     connection = transaction.get_connection(router.db_for_write(type(job)))
     if connection.run_on_commit:
         savepoints, hook, _ = connection.run_on_commit[-1]
-        ours = getattr(hook, "func", None) is carry_committed
+        ours = getattr(hook, "func", None) is send_committed
         if ours and savepoints == set(connection.savepoint_ids):
             hook.args[0].append(job)
             return
-    transaction.on_commit(partial(carry_committed, [job]), using=connection.alias, robust=True)
+    transaction.on_commit(partial(send_committed, [job]), using=connection.alias, robust=True)
 
 
-def carry(jobs):
+def send(jobs):
     """Send the next attempt of each job to RQ, in one round trip for each queue."""
     by_queue = attrgetter("queue_name")
     for queue_name, group in groupby(sorted(jobs, key=by_queue), key=by_queue):

@@ -23,7 +23,7 @@ from jobs.models import GRACE, Job, Schedule
 
 logger = logging.getLogger(__name__)
 
-# Clocks never go forward or back by more than this.
+# Daylight saving time never shifts clocks by more than this.
 LARGEST_SHIFT = timedelta(hours=3)
 
 
@@ -66,8 +66,8 @@ def enqueue(row):
 def next_time(crontab, after):
     """Return the first time of the crontab after `after`, both aware.
 
-    When clocks go back, a fixed hour counts once, and a repeating one (`*`) both times. When they
-    go forward, a skipped time moves to the end of the gap.
+    When daylight saving time ends, a fixed hour counts once, and a repeating one (`*`) both times.
+    When it begins, a skipped time moves to the end of the gap.
     """
     zone = timezone.get_default_timezone()
     hours = crontab.split()[1]

@@ -11,10 +11,9 @@ from django.views.decorators.http import require_safe
 from redis.exceptions import RedisError
 
 from jobs.models import Job
-from jobs.queue import COUNTS_KEY
+from jobs.queue import COUNTS_KEY, COUNTS_LATE
 
-# After this many seconds, somebody should take a look.
-LATE_TICK = 60
+# Seconds after which somebody should look at a waiting job.
 LATE_JOB = 10 * 60
 
 
@@ -33,6 +32,6 @@ def health(request):
     waiting = [Job.objects.due(name).annotate(age=Now() - F("due")) for name in settings.RQ_QUEUES]
     first = [jobs.only("pk").first() for jobs in waiting]
     age = max([0, *(round(job.age.total_seconds()) for job in first if job)])
-    late = tick is None or tick > LATE_TICK or age > LATE_JOB
+    late = tick is None or tick > COUNTS_LATE or age > LATE_JOB
     answer = {"last_tick_seconds": tick, "oldest_job_seconds": age}
     return JsonResponse(answer, status=503 if late else 200)

@@ -85,13 +85,13 @@ def test_the_dashboard_shows_a_worker_without_unpickling_its_job(admin_client, q
 
 @pytest.mark.parametrize("method", ["get", "post"])
 @pytest.mark.parametrize("url", DASHBOARD)
-def test_staff_without_the_permission_can_open_no_page_of_it(client, staff, url, method):
+def test_staff_without_the_permission_cannot_open_the_dashboard(client, staff, url, method):
     assert getattr(client, method)(url).status_code == 403
 
 
 @pytest.mark.parametrize("method", ["get", "post"])
 @pytest.mark.parametrize("url", DASHBOARD)
-def test_other_visitors_can_open_no_page_of_it(client, url, method):
+def test_other_visitors_cannot_open_the_dashboard(client, url, method):
     response = getattr(client, method)(url)
     assert response.status_code in (302, 401)
     if response.status_code == 302:

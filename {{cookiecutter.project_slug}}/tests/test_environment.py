@@ -296,6 +296,6 @@ def test_rows_that_postgres_quotes_stay_out_of_the_log():
     assert "secret" not in line.replace(r"(the\nsecret)", "")
 
 
-def test_the_log_is_written_in_the_same_form():
+def test_every_log_handler_hides_quoted_rows():
     formatters = {handler.formatter for handler in logging.root.handlers if handler.name}
     assert [type(formatter) for formatter in formatters] == [Formatter]

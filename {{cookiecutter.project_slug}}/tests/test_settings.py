@@ -156,6 +156,12 @@ def test_a_missing_variable_is_named_with_the_command_that_sets_it(environment, 
     assert message.startswith(f"{name} is not set. On Heroku: heroku ")
 
 
+def test_missing_hosts_are_named(environment, settings):
+    settings.ALLOWED_HOSTS = []
+    (message,) = messages()
+    assert message.startswith("ALLOWED_HOSTS is not set.")
+
+
 @pytest.mark.parametrize("wish", ["ADMINS", "EMAIL_URL"])
 def test_mail_needs_a_server_and_a_sender(environment, wish):
     environment[wish] = "anything"
@@ -186,7 +192,7 @@ def test_debug_on_heroku_is_an_error(environment, settings):
     assert messages() == ["DEBUG is on. Turn it off: heroku config:unset DEBUG"]
 
 
-def test_the_server_refuses_to_start_without_them(environment):
+def test_the_server_refuses_to_start_without_its_variables(environment):
     environment["SECRET_KEY"] = ""
     with pytest.raises(SystemExit, match="SECRET_KEY is not set"):
         runpy.run_path(str(ROOT / "config" / "wsgi.py"))
@@ -219,7 +225,7 @@ def test_the_server_refuses_an_invalid_charset(application, rf, charset):
 
 
 @pytest.mark.django_db
-def test_the_server_starts_with_them(application, rf):
+def test_the_server_starts_with_its_variables(application, rf):
     answers = []
     application(rf.get("/healthz").environ, lambda status, headers: answers.append(status))
     assert answers == ["200 OK"]

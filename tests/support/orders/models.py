@@ -15,6 +15,5 @@ class Order(models.Model):
 class Effect(models.Model):
     """One row for each time an order took effect. Nothing prevents a second row."""
 
-    order_id = (
-        models.UUIDField()
-    )  # no foreign key, because an order that was rolled back has no row
+    # No foreign key, because an order that was rolled back has no row.
+    order_id = models.UUIDField()

@@ -26,7 +26,7 @@ from config.compat import (
     task,
 )
 from jobs import clock
-from jobs import queue as carrier
+from jobs import queue as job_queue
 from jobs.backend import Backend, QueueFull
 from jobs.models import Job
 from jobs.tests import tasks
@@ -72,7 +72,7 @@ def test_a_task_runs_and_its_result_is_successful(work):
     assert before < times[0] <= times[1] == times[2] <= times[3]
 
 
-def test_async_methods_do_the_same(work):
+def test_async_methods_enqueue_and_read_results(work):
     async def enqueue():
         return await tasks.add.aenqueue(1, 2)
 
@@ -162,7 +162,7 @@ def test_a_task_that_raises_is_retried_and_then_fails(work, caplog):
     assert error.exception_class is ValueError
     assert "first" in error.traceback
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
-    carrier.carry(Job.objects.all())
+    job_queue.send(Job.objects.all())
     work()
     result.refresh()
     assert result.status == TaskResultStatus.FAILED
@@ -225,8 +225,8 @@ def test_nothing_runs_if_the_transaction_is_rolled_back(queue, work):
 
 
 def test_jobs_are_sent_after_the_commit_in_one_round_trip(queue, monkeypatch):
-    carried = []
-    monkeypatch.setattr(carrier, "carry", carried.append)
+    sent = []
+    monkeypatch.setattr(job_queue, "send", sent.append)
     with transaction.atomic(durable=True):
         first = tasks.add.enqueue(1)
         with transaction.atomic():
@@ -235,10 +235,10 @@ def test_jobs_are_sent_after_the_commit_in_one_round_trip(queue, monkeypatch):
         with pytest.raises(IntegrityError), transaction.atomic():
             tasks.add.enqueue(4)
             raise IntegrityError
-        assert carried == []
+        assert sent == []
         fourth = tasks.add.enqueue(5)
         fifth = tasks.add.enqueue(6)
-    ids = [[str(job.pk) for job in jobs] for jobs in carried]
+    ids = [[str(job.pk) for job in jobs] for jobs in sent]
     assert ids == [[first.id], [second.id, third.id], [fourth.id, fifth.id]]
     assert Job.objects.count() == 5
 
@@ -261,7 +261,7 @@ def test_a_silent_redis_is_asked_once_and_loses_no_job(no_redis, caplog):
 
 def test_a_full_queue_is_refused_except_to_the_schedule(settings):
     settings.JOBS_MAX_UNFINISHED = 2
-    cache.set(carrier.COUNTS_KEY, {"at": time.time(), "unfinished": {"default": 2}})
+    cache.set(job_queue.COUNTS_KEY, {"at": time.time(), "unfinished": {"default": 2}})
     with pytest.raises(QueueFull):
         tasks.add.enqueue(1)
     tasks.add.get_backend().enqueue(tasks.add, [1], {}, bounded=False)
@@ -272,7 +272,7 @@ def test_a_full_queue_is_refused_except_to_the_schedule(settings):
 def test_without_the_clocks_count_a_queue_is_bounded_too(missing, settings, monkeypatch, request):
     if missing == "redis":
         request.getfixturevalue("no_redis")
-    monkeypatch.setattr(carrier, "COUNTS_AGE", 0)
+    monkeypatch.setattr(job_queue, "COUNTS_AGE", 0)
     settings.JOBS_MAX_UNFINISHED = 2
     for number in range(2):
         tasks.add.enqueue(number)
@@ -282,23 +282,23 @@ def test_without_the_clocks_count_a_queue_is_bounded_too(missing, settings, monk
 
 def test_a_count_of_a_clock_that_has_stopped_is_not_believed(settings):
     settings.JOBS_MAX_UNFINISHED = 2
-    stopped = time.time() - carrier.COUNTS_LATE - 1
-    cache.set(carrier.COUNTS_KEY, {"at": stopped, "unfinished": {"default": 2}})
+    stopped = time.time() - job_queue.COUNTS_LATE - 1
+    cache.set(job_queue.COUNTS_KEY, {"at": stopped, "unfinished": {"default": 2}})
     tasks.add.enqueue(1)
     assert Job.objects.count() == 1
 
 
 def test_jobs_that_redis_refuses_stay_in_the_table(no_redis, caplog):
     tasks.add.enqueue(1)
-    carrier.State.silent_until = 0.0
-    carrier.carry(Job.objects.all())
+    job_queue.State.silent_until = 0.0
+    job_queue.send(Job.objects.all())
     assert Job.objects.get().status == "READY"
     assert caplog.text.count("Redis takes no jobs right now") == 2
 
 
 def test_redis_is_sent_a_limited_number_of_jobs(queue):
-    counts = {"default": carrier.CARRIED}
-    cache.set(carrier.COUNTS_KEY, {"at": time.time(), "unfinished": counts})
+    counts = {"default": job_queue.MAX_IN_REDIS}
+    cache.set(job_queue.COUNTS_KEY, {"at": time.time(), "unfinished": counts})
     tasks.add.enqueue(1)
     assert (Job.objects.count(), queue.count) == (1, 0)
 
@@ -335,7 +335,7 @@ def test_the_jobs_of_a_queue_that_is_gone_do_not_raise(queue):
 
 
 def test_enqueueing_takes_one_statement():
-    cache.set(carrier.COUNTS_KEY, {"at": time.time(), "unfinished": {}})
+    cache.set(job_queue.COUNTS_KEY, {"at": time.time(), "unfinished": {}})
     with CaptureQueriesContext(connection) as queries:
         tasks.add.enqueue(1)
     assert len([query for query in queries if query["sql"].startswith("INSERT")]) == 1
@@ -348,7 +348,7 @@ def test_a_queue_that_rq_does_not_have_is_an_error(settings):
     assert "'nowhere'" in error.msg
 
 
-def test_tasks_write_groups(work):
+def test_a_task_commits_and_returns_its_value(work):
     result = tasks.write.enqueue("name")
     work()
     assert Group.objects.get().name == "name"
@@ -356,14 +356,14 @@ def test_tasks_write_groups(work):
 
 
 def test_without_redis_there_is_no_progress(no_redis):
-    assert carrier.get_progress([uuid4()]) == {}
+    assert job_queue.get_progress([uuid4()]) == {}
 
 
 def test_progress_is_found_by_the_jobs_id():
     job = Job(timeout=60)
     job.report_after = 0
-    carrier.report_progress(job, 35)
-    assert carrier.get_progress([job.pk, uuid4()]) == {job.pk: 35}
+    job_queue.report_progress(job, 35)
+    assert job_queue.get_progress([job.pk, uuid4()]) == {job.pk: 35}
 
 
 # --- The backend for the owner's tests ------------------------------------------------------------

@@ -15,7 +15,7 @@ from rq.job import JobStatus
 
 from config import servers
 from jobs import clock, schedule
-from jobs import queue as carrier
+from jobs import queue as job_queue
 from jobs.models import Job
 from jobs.queue import COUNTS_KEY
 from jobs.tasks import clear_sessions
@@ -75,7 +75,7 @@ def test_a_job_that_a_worker_is_about_to_claim_is_not_queued_again(lost, queue):
 
 
 def test_a_job_that_is_in_redis_but_in_no_queue_is_sent_again(lost, queue):
-    carrier.carry([lost])
+    job_queue.send([lost])
     queue.connection.delete(queue.key)
     clock.tick()
     assert queue.job_ids == [lost.rq_id(1)]
@@ -84,19 +84,19 @@ def test_a_job_that_is_in_redis_but_in_no_queue_is_sent_again(lost, queue):
 def test_redis_gets_the_oldest_jobs_and_only_as_many_as_it_may_hold(
     lost, queue, monkeypatch, django_assert_num_queries
 ):
-    monkeypatch.setattr(carrier, "CARRIED", 2)
+    monkeypatch.setattr(job_queue, "MAX_IN_REDIS", 2)
     for age in (3, 4, 5):
         tasks.add.enqueue(age)
         Job.objects.filter(args=[age]).update(due=AGO - timedelta(minutes=age))
     queue.connection.flushdb()
     clock.tick()
-    carried = {Job.objects.get(args=[age]).rq_id(1) for age in (4, 5)}
-    assert set(queue.job_ids) == carried
+    sent = {Job.objects.get(args=[age]).rq_id(1) for age in (4, 5)}
+    assert set(queue.job_ids) == sent
     with django_assert_num_queries(0):  # Redis is full
-        clock.carry_waiting("default")
+        clock.resend_lost("default")
     queue.connection.lpop(queue.key)
     clock.tick()
-    assert set(queue.job_ids) == carried
+    assert set(queue.job_ids) == sent
 
 
 def test_an_attempt_that_ran_out_of_time_fails(running, caplog):
@@ -104,8 +104,8 @@ def test_an_attempt_that_ran_out_of_time_fails(running, caplog):
     clock.tick()
     job = Job.objects.get()
     assert (job.status, job.attempts, job.failures) == ("READY", 1, 1)
-    assert job.errors[0]["exception_class_path"] == "jobs.clock.WorkerDied"
-    assert 'outcome="worker died"' in caplog.text
+    assert job.errors[0]["exception_class_path"] == "jobs.clock.AttemptLost"
+    assert 'outcome="given up"' in caplog.text
 
 
 def test_a_running_attempt_is_left_alone(running):
@@ -114,7 +114,7 @@ def test_a_running_attempt_is_left_alone(running):
 
 
 def test_the_attempt_of_a_dead_work_horse_fails(running, queue):
-    carrier.carry([Job(pk=running.pk, task="x", queue_name="default", timeout=30)])
+    job_queue.send([Job(pk=running.pk, task="x", queue_name="default", timeout=30)])
     rq_job = queue.fetch_job(running.rq_id(1))
     rq_job.set_status(JobStatus.FAILED)
     queue.failed_job_registry.add(rq_job)
@@ -123,7 +123,7 @@ def test_the_attempt_of_a_dead_work_horse_fails(running, queue):
 
 
 def test_the_attempt_of_a_worker_without_a_heartbeat_fails(running, queue):
-    carrier.carry([Job(pk=running.pk, task="x", queue_name="default", timeout=30)])
+    job_queue.send([Job(pk=running.pk, task="x", queue_name="default", timeout=30)])
     queue.remove(running.rq_id(1))
     queue.fetch_job(running.rq_id(1)).set_status(JobStatus.STARTED)
     queue.connection.zadd(queue.started_job_registry.key, {f"{running.rq_id(1)}:execution": 1})
@@ -133,7 +133,7 @@ def test_the_attempt_of_a_worker_without_a_heartbeat_fails(running, queue):
 
 def test_a_work_horse_that_died_before_its_claim_does_not_fail_the_next_attempt(lost, queue):
     """If Postgres was down, for example. The next attempt has the same number."""
-    carrier.carry([lost])
+    job_queue.send([lost])
     queue.failed_job_registry.add(queue.fetch_job(lost.rq_id(1)))
     queue.remove(lost.rq_id(1))
     clock.tick()
@@ -222,7 +222,7 @@ def test_a_tick_counts_unfinished_jobs(lost, settings):
     for number in range(4):
         tasks.add.enqueue(number)
     clock.tick()
-    assert cache.get(carrier.COUNTS_KEY)["unfinished"]["default"] == 3
+    assert cache.get(job_queue.COUNTS_KEY)["unfinished"]["default"] == 3
 
 
 def test_the_command_ticks_until_it_is_stopped(lost, queue, monkeypatch, tmp_path):
@@ -331,14 +331,14 @@ def test_a_task_that_no_worker_can_import_fails_after_a_day(path, work, caplog):
     work()
     assert Job.objects.get().status == "READY"
     Job.objects.update(missing_since=two_days_ago, due=two_days_ago)
-    carrier.carry(Job.objects.all())
+    job_queue.send(Job.objects.all())
     work()
     job = Job.objects.get()
     assert job.status == "FAILED"
     assert "ImportError" in job.errors[0]["traceback"]
     assert "has failed for good" in caplog.text
     job.run_again()
-    carrier.carry(Job.objects.all())
+    job_queue.send(Job.objects.all())
     work()
     assert Job.objects.get().status == "READY"
 

@@ -284,14 +284,14 @@ def test_a_log_call_with_wrong_arguments_does_not_raise(sent, caplog):
     assert 'outcome="not sent: not enough arguments' in caplog.text
 
 
-def test_the_handler_has_filters_as_others_have(sent):
+def test_the_handler_honours_filters(sent):
     handler = AdminEmailHandler()
     handler.addFilter(lambda record: False)
     handler.handle(logging.makeLogRecord({"msg": "sorry"}))
     assert sent() == []
 
 
-def test_what_postgres_cannot_store_is_mailed_without_it(sent):
+def test_characters_that_postgres_cannot_store_are_replaced_in_mail(sent):
     log_failure("a\0b\ud800")
     (message,) = sent()
     assert "a?b?" in message.subject

@@ -26,7 +26,7 @@ from rq.serializers import JSONSerializer
 from rq.timeouts import JobTimeoutException
 
 from jobs import embedded, worker
-from jobs import queue as carrier
+from jobs import queue as job_queue
 from jobs.backend import Superseded
 from jobs.models import Job
 from jobs.tests import tasks
@@ -121,7 +121,7 @@ def test_a_heartbeat_touches_the_file_of_the_health_check(monkeypatch, tmp_path)
 def test_an_attempt_does_not_start_twice(queue, work):
     tasks.calls.clear()
     tasks.add.enqueue(1)
-    carrier.carry(Job.objects.all())
+    job_queue.send(Job.objects.all())
     assert queue.count == 2
     work()
     assert tasks.calls == [(1, 0)]
@@ -277,17 +277,17 @@ def test_progress_is_reported_at_most_five_times_a_second(hook, work):
 
     result = hook(report)
     work()
-    assert carrier.get_progress([result.id]) == {result.id: 0}
+    assert job_queue.get_progress([result.id]) == {result.id: 0}
 
 
 def test_a_job_continues_if_its_progress_cannot_be_stored(hook, work, monkeypatch):
     def lose_redis(context):
-        monkeypatch.setattr(carrier.cache, "set", fail)
+        monkeypatch.setattr(job_queue.cache, "set", fail)
         context.progress(1)
         monkeypatch.undo()
 
     def fail(*args):
-        raise carrier.RedisError
+        raise job_queue.RedisError
 
     hook(lose_redis)
     work()

@@ -13,7 +13,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from jobs.models import Job
-from jobs.queue import carry
+from jobs.queue import send
 from tokens import conf, models, tasks, visitors
 from tokens.models import Token
 from tokens.views import get_rows
@@ -63,7 +63,7 @@ def test_a_failed_job_that_staff_run_again_makes_the_token(asked, work, monkeypa
     job = Job.objects.get()
     assert job.run_again()
     job.refresh_from_db()
-    carry([job])
+    send([job])
     work()
     asked.refresh_from_db()
     assert asked.state == Token.State.READY

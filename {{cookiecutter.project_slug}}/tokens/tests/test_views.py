@@ -12,7 +12,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from jobs import clock
-from jobs import queue as carrier
+from jobs import queue as job_queue
 from jobs.models import Job
 from tokens import conf, tasks
 from tokens.models import Token
@@ -98,7 +98,7 @@ def test_the_page_shows_the_progress_of_a_job(client):
     client.post(reverse("tokens:generate_in_background"))
     job = Job.objects.get()
     job.claim("worker")
-    carrier.report_progress(job, 35)
+    job_queue.report_progress(job, 35)
     response = client.get(HOME)
     assert "Running" in response.text
     assert 'value="35"' in response.text
@@ -112,7 +112,7 @@ def test_a_job_that_waits_for_another_attempt_shows_retrying(client):
 
 def test_a_full_queue_answers_503_and_makes_no_token(client):
     counts = {"default": 10_000}
-    cache.set(carrier.COUNTS_KEY, {"at": time.time(), "unfinished": counts})
+    cache.set(job_queue.COUNTS_KEY, {"at": time.time(), "unfinished": counts})
     response = client.post(reverse("tokens:generate_in_background"))
     assert response.status_code == 503
     assert response["Retry-After"] == "10"

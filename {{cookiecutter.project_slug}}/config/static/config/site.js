@@ -1,4 +1,4 @@
-// Keeps the keyboard focus after a swap, and shows a message if the site does not answer.
+// Keeps the keyboard focus after a swap, and shows a message if the site does not respond.
 // Everything else is plain forms and htmx.
 
 // Shows the text as a message, and has it read aloud. Scripts of apps use it too.
@@ -37,11 +37,12 @@ document.addEventListener("htmx:beforeSwap", (event) => {
   const { boosted, xhr } = event.detail;
   if (!boosted || xhr.responseText.includes('id="main"')) return;
   event.detail.shouldSwap = false;
-  announceOnce("The site does not answer. Please try again.");
+  announceSilence();
 });
 
-document.addEventListener("htmx:sendError", () => announceOnce("The site does not answer. Please try again."));
+document.addEventListener("htmx:sendError", announceSilence);
 
-function announceOnce(text) {
+function announceSilence() {
+  const text = "The site is not responding. Please try again.";
   if (document.getElementById("messages").textContent !== text) announce(text);
 }

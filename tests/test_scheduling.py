@@ -4,8 +4,8 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 
 import pytest
-from support.plan import lane
 from support.processes import wait_for
+from support.scheduling import lane
 
 
 @pytest.mark.xdist_group("any")
