@@ -230,6 +230,16 @@ def test_watch_reports_what_needs_attention(production):
         production.compose("up", "--detach", "--wait", "--no-deps", "clock")
 
 
+def test_watch_reports_a_domain_without_a_certificate(production):
+    production.edit(".env", "DOMAIN=localhost", "DOMAIN=localhost, www.example.org")
+    try:
+        output = production.make("watch", check=False).stdout
+    finally:
+        production.edit(".env", "DOMAIN=localhost, www.example.org", "DOMAIN=localhost")
+    assert "The certificate of www.example.org expires within 14 days" in output
+    assert "The certificate of localhost" not in output
+
+
 def test_another_machine_needs_the_secrets_and_a_backup(production):
     visitor = production.visitor(keep_alive=False).walk()
     tokens = visitor.tokens()

@@ -11,5 +11,5 @@ def test_a_site_works_in_a_folder_of_any_name(bake, slug):
     assert site.name == slug
     python = site_environment(site, newest_django()) / "python"
     run(python, "manage.py", "check", site=site)
-    run(python, "-m", "pytest", "-q", "-x", "tests/test_development.py", site=site)
+    run(python, "-m", "pytest", "-q", "-x", "tests/test_admin.py", site=site)
     assert f'name = "{slug}"' in (site / "pyproject.toml").read_text()

@@ -14,8 +14,8 @@ SMTP = {
     "smtps": (465, {"use_ssl": True}),  # TLS from the first byte
 }
 
-# The row that Postgres quotes at the end of an error message.
-DETAIL = re.compile(r"^DETAIL:.*?(?=\n\n|\nTraceback |\Z)", re.MULTILINE | re.DOTALL)
+# The row that Postgres quotes at the end of an error message. Python indents exception groups.
+DETAIL = re.compile(r"^[ |]*DETAIL:.*?(?=\n\n|\nTraceback |\Z)", re.MULTILINE | re.DOTALL)
 
 
 def mail_settings(url):

@@ -7,7 +7,7 @@ refuses writes. A new connection leads to the server that the URL names now.
 from contextlib import contextmanager
 
 from django.core.cache import cache
-from django.db import DEFAULT_DB_ALIAS, OperationalError, connection, transaction
+from django.db import OperationalError, connection, transaction
 
 
 def check_database():
@@ -38,17 +38,16 @@ def leave_replica(exception):
 
 
 @contextmanager
-def atomic(*, idle_seconds, using=DEFAULT_DB_ALIAS, durable=False):
+def atomic(*, idle_seconds, durable=False):
     """Django's `atomic`, but Postgres rolls back after `idle_seconds` without a statement.
 
     If a process freezes or its machine vanishes, Postgres would otherwise keep the locks for hours,
     and everybody else would wait for them. Inside another transaction, the outer limit applies.
     """
-    database = transaction.get_connection(using)
-    limited = database.vendor == "postgresql" and not database.in_atomic_block
-    with transaction.atomic(using=using, durable=durable):
+    limited = connection.vendor == "postgresql" and not connection.in_atomic_block
+    with transaction.atomic(durable=durable):
         if limited:
-            with database.cursor() as cursor:
+            with connection.cursor() as cursor:
                 milliseconds = min(idle_seconds * 1000, 2**31 - 1)  # the most that Postgres takes
                 cursor.execute(f"SET LOCAL idle_in_transaction_session_timeout = {milliseconds:d}")
         yield

@@ -6,15 +6,19 @@ Redis refuses or loses it, jobs/clock.py sends it again later.
 
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from django.conf import settings
 from django.core import checks
 from django.core.exceptions import ValidationError
-from django.db import router
+from django.db import transaction
 
 from config import compat
 from config.servers import atomic
 from jobs.queue import count_unfinished, report_progress, send_on_commit
+
+# The longest timeout and delay, in seconds. Databases cannot store all times.
+LONGEST = 10**8
 
 
 class QueueFull(Exception):
@@ -62,13 +66,14 @@ class JobContext(compat.TaskContext):
         """
         if self.job.committed:
             raise RuntimeError("This attempt has already committed: call commit() once.")
-        using = router.db_for_write(type(self.job))
-        with atomic(using=using, durable=self.durable, idle_seconds=self.job.timeout):
+        with atomic(durable=self.durable, idle_seconds=self.job.timeout):
+            # First, because another callback may raise after the COMMIT.
+            transaction.on_commit(partial(setattr, self.job, "committed", True))
             yield
             # Last, so that the clock never waits for the block.
             if not self.job.succeed():
                 raise Superseded(f"{self.job} was given up before it ended")
-        self.job.committed = True
+        self.job.committed = True  # inside a TestCase there is no COMMIT
 
 
 class Backend(compat.BaseTaskBackend):
@@ -86,10 +91,10 @@ class Backend(compat.BaseTaskBackend):
 
     def validate_task(self, task):
         super().validate_task(task)
-        if not isinstance(task.timeout, int) or task.timeout < 1:
+        if not isinstance(task.timeout, int) or not 1 <= task.timeout <= LONGEST:
             raise compat.InvalidTask("timeout must be a whole number of seconds, at least 1.")
         delays = task.retries if isinstance(task.retries, (list, tuple)) else [None]
-        if not all(isinstance(delay, int) and delay >= 0 for delay in delays):
+        if not all(isinstance(delay, int) and 0 <= delay <= LONGEST for delay in delays):
             raise compat.InvalidTask("retries must be seconds in a tuple, such as (5, 15, 45).")
 
     def enqueue(self, task, args, kwargs, *, bounded=True):

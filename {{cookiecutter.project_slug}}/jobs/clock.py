@@ -32,6 +32,10 @@ BATCH = 1000  # rows
 YOUNG = timedelta(seconds=2)
 
 
+# Of all clocks together, in seconds.
+RESEND_EVERY = 2
+
+
 class AttemptLost(Exception):
     """The attempt's worker died, or the attempt took too long."""
 
@@ -64,12 +68,13 @@ def purge():
         batch = list(old.order_by("finished_at").values_list("pk", flat=True)[:BATCH])
         if not batch:
             break
-        with atomic(idle_seconds=GRACE):
-            old.filter(pk__in=batch).delete()  # not those that are being run again
+        old.filter(pk__in=batch).delete()  # not those that are being run again
 
 
 def give_up_dead(queue_name):
     """Fail attempts that ran out of time, or whose worker RQ knows to be dead."""
+    running = Job.objects.filter(queue_name=queue_name, status=TaskResultStatus.RUNNING)
+    running = list(running.annotate(late=Q(due__lte=Now())).order_by("due")[:BATCH])
     dead = set()
     try:
         rq_queue = get_queue(queue_name)
@@ -77,9 +82,7 @@ def give_up_dead(queue_name):
         dead.update(rq_queue.failed_job_registry.get_job_ids(cleanup=False))
     except RedisError:
         logger.warning("Redis does not answer, so dead workers are not known.")
-    running = Job.objects.filter(queue_name=queue_name, status=TaskResultStatus.RUNNING)
-    running = running.annotate(late=Q(due__lte=Now())).order_by("due")
-    for job in running[:BATCH]:
+    for job in running:
         if job.late or job.rq_id(job.attempts) in dead:
             give_up(job)
 
@@ -102,6 +105,9 @@ def resend_lost(queue_name):
 
     Oldest first, and only as many as Redis has room for.
     """
+    # Two clocks that send the same attempt would make RQ forget it when the second one ends.
+    if not cache.add(f"jobs:resent:{queue_name}", 1, RESEND_EVERY):
+        return
     rq_queue = get_queue(queue_name)
     held = {*rq_queue.get_job_ids(), *rq_queue.started_job_registry.get_job_ids(cleanup=False)}
     room = queue.MAX_IN_REDIS - len(held)

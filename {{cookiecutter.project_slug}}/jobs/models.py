@@ -35,8 +35,8 @@ def storable(text):
 
 
 def first_line(error):
-    """Return the first line of an error's text: after it, Postgres may quote rows."""
-    return str(error).partition("\n")[0]
+    """Return an error's class and the first line of its text. Later lines may quote rows."""
+    return traceback.format_exception_only(error)[0].partition("\n")[0]
 
 
 class JobQuerySet(models.QuerySet):
@@ -136,10 +136,11 @@ class Job(models.Model):
 
         This is one UPDATE, so no attempt starts twice, however often Redis was given its id.
         """
+        attempt = self.attempts + 1
         claimed = self._update(
             Status.READY,
             status=Status.RUNNING,
-            attempts=self.attempts + 1,
+            attempts=attempt,
             worker_ids=[*self.worker_ids, worker_id],
             due=Now() + timedelta(seconds=self.timeout + GRACE),
             started_at=self.started_at or Now(),
@@ -148,7 +149,7 @@ class Job(models.Model):
         )
         if claimed:
             self.refresh_from_db()
-        return claimed
+        return claimed and self.attempts == attempt  # not given up in between
 
     def succeed(self, return_value=None):
         """End the running attempt with success. Return False if it was given up.

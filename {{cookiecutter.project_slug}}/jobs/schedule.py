@@ -35,9 +35,8 @@ def enqueue_due():
     """
     entries = set(settings.SCHEDULE.items())
     new = entries - set(Schedule.objects.values_list("task", "crontab"))
-    for path, crontab in new:
-        with atomic(idle_seconds=GRACE):
-            Schedule.objects.get_or_create(task=path, crontab=crontab)
+    rows = [Schedule(task=path, crontab=crontab) for path, crontab in new]
+    Schedule.objects.bulk_create(rows, ignore_conflicts=True)
     due = Schedule.objects.annotate(now=Now()).filter(Q(due=None) | Q(due__lte=Now()))
     for row in due:
         if (row.task, row.crontab) in entries:
@@ -57,7 +56,8 @@ def enqueue(row):
         same = Schedule.objects.filter(pk=row.pk, due=row.due)
         moved = same.update(due=next_time(row.crontab, row.now))
         # Without a worker, the missed times count as one.
-        waiting = Job.objects.filter(task=row.task, args=[], status=TaskResultStatus.READY)
+        ready = Job.objects.filter(task=row.task, args=[], kwargs={}, status=TaskResultStatus.READY)
+        waiting = ready.exclude(attempts=0, due__gt=Now())  # somebody deferred those
         if moved and row.due and not waiting.exists():
             task = import_string(row.task)
             task.get_backend().enqueue(task, [], {}, bounded=False)

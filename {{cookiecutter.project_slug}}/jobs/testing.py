@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 from jobs.backend import Backend, JobContext
-from jobs.models import Job
 from jobs.worker import perform
 
 
@@ -28,6 +27,6 @@ class ImmediateBackend(Backend):
         return result
 
     def start(self, job):
-        Job.objects.filter(pk=job.pk).update(retries=[])
         job.claim("test")
+        job.retries = []
         perform(job, job.get_task())

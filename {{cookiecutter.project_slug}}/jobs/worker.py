@@ -3,6 +3,7 @@
 import logging
 import tempfile
 import time
+from asyncio import CancelledError
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,7 +15,6 @@ from rq.exceptions import ShutDownImminentException
 from rq.worker import HerokuWorker
 
 from config.compat import TaskResultStatus, normalize_json, signals
-from jobs.backend import Superseded
 from jobs.models import Job, first_line
 
 logger = logging.getLogger(__name__)
@@ -47,6 +47,12 @@ class Worker(HerokuWorker if settings.HEROKU else rq.Worker):
         # Work-horses must not share it: one that is killed would leave its transaction to the next.
         connections.close_all()
         super().fork_work_horse(job, queue)
+
+    def main_work_horse(self, *args, **kwargs):
+        # The worker's long timeout is not for jobs: Redis may hang, and a job goes on without it.
+        timeout = settings.CACHES["default"]["OPTIONS"]["socket_timeout"]
+        self.connection.connection_pool.connection_kwargs["socket_timeout"] = timeout
+        super().main_work_horse(*args, **kwargs)
 
     def heartbeat(self, *args, **kwargs):
         super().heartbeat(*args, **kwargs)
@@ -122,9 +128,7 @@ def perform(job, task):
     try:
         value = task.call(*context, *job.args, **job.kwargs)
         ended = job.succeed(to_json(job, value))
-    except Superseded:
-        pass
-    except (Exception, SystemExit, ShutDownImminentException) as error:
+    except (Exception, SystemExit, CancelledError, ShutDownImminentException) as error:
         drop_broken_connections()  # they could not store the outcome
         if job.committed:
             logger.exception("job=%s raised after commit(): it has succeeded all the same", job.pk)
@@ -132,7 +136,7 @@ def perform(job, task):
         elif isinstance(error, ShutDownImminentException):
             outcome, ended = "stopped with its worker", job.release()
         else:
-            outcome = f"raised {type(error).__name__}: {first_line(error)}"
+            outcome = f"raised {first_line(error)}"
             ended, failure = job.fail(error), error
     if not ended:
         return "given up before it ended"

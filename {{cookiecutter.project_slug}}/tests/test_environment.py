@@ -296,6 +296,14 @@ def test_rows_that_postgres_quotes_stay_out_of_the_log():
     assert "secret" not in line.replace(r"(the\nsecret)", "")
 
 
+def test_rows_in_exception_groups_stay_out_of_the_log():
+    group = ExceptionGroup("two", [ValueError("duplicate key\nDETAIL:  Key (name)=(secret)")])
+    record = logging.makeLogRecord({"msg": "it failed", "exc_info": (type(group), group, None)})
+    line = Formatter().format(record)
+    assert "duplicate key" in line
+    assert "secret" not in line
+
+
 def test_every_log_handler_hides_quoted_rows():
     formatters = {handler.formatter for handler in logging.root.handlers if handler.name}
     assert [type(formatter) for formatter in formatters] == [Formatter]

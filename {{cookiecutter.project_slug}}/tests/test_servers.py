@@ -230,7 +230,7 @@ def test_postgres_ends_an_idle_transaction(monkeypatch, vendor, inside, seconds,
     executed = []
     cursor = nullcontext(SimpleNamespace(execute=executed.append))
     database = SimpleNamespace(vendor=vendor, in_atomic_block=inside, cursor=lambda: cursor)
-    monkeypatch.setattr(servers.transaction, "get_connection", lambda using: database)
+    monkeypatch.setattr(servers, "connection", database)
     monkeypatch.setattr(servers.transaction, "atomic", lambda **options: nullcontext())
     with servers.atomic(idle_seconds=seconds):
         start = "SET LOCAL idle_in_transaction_session_timeout = "

@@ -12,10 +12,10 @@ from django.contrib.auth.models import Group
 from django.core.cache import cache
 from django.core.checks import run_checks
 from django.db import IntegrityError, connection, transaction
+from django.test import TestCase
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
-from django_rq import get_queue, get_worker
-from rq.worker import SimpleWorker
+from django_rq import get_queue
 
 from config.compat import (
     InvalidTask,
@@ -25,7 +25,6 @@ from config.compat import (
     signals,
     task,
 )
-from jobs import clock
 from jobs import queue as job_queue
 from jobs.backend import Backend, QueueFull
 from jobs.models import Job
@@ -117,7 +116,15 @@ def test_options_are_set_on_the_task():
 
 
 @pytest.mark.parametrize(
-    "options", [{"timeout": 0}, {"timeout": "1"}, {"retries": (-1,)}, {"retries": 3}]
+    "options",
+    [
+        {"retries": 3},
+        {"retries": (10**9,)},
+        {"timeout": 0},
+        {"timeout": 10**9},
+        {"timeout": "1"},
+        {"retries": (-1,)},
+    ],
 )
 def test_a_bad_option_is_refused_where_the_task_is_declared(options):
     with pytest.raises(InvalidTask):
@@ -303,35 +310,20 @@ def test_redis_is_sent_a_limited_number_of_jobs(queue):
     assert (Job.objects.count(), queue.count) == (1, 0)
 
 
-@pytest.fixture
-def low(settings, monkeypatch):
-    """Return a second queue, added as an owner would."""
-    monkeypatch.setitem(settings.RQ_QUEUES, "low", settings.RQ_QUEUES["default"])
-    settings.TASKS = {"default": settings.TASKS["default"] | {"QUEUES": [*settings.RQ_QUEUES]}}
-    return get_queue("low")
+def test_redis_is_sent_a_limited_number_of_jobs_of_one_transaction(queue, monkeypatch):
+    monkeypatch.setattr(job_queue, "MAX_IN_REDIS", 2)
+    with transaction.atomic():
+        for number in range(3):
+            tasks.add.enqueue(number)
+    assert (Job.objects.count(), queue.count) == (3, 2)
 
 
-def test_a_queue_named_in_the_settings_works_everywhere(low, queue, work):
-    tasks.calls.clear()
-    result = tasks.add.using(queue_name="low").enqueue(1)
-    assert (low.count, queue.count) == (1, 0)
-    low.connection.flushdb()
-    Job.objects.update(due=timezone.now() - timedelta(minutes=1))
-    for _ in range(3):
-        clock.tick()
-    assert (low.count, queue.count) == (1, 0)
-    assert tasks.add.get_result(result.id).task.queue_name == "low"
-    work()
-    assert tasks.calls == []
-    get_worker("low", worker_class=SimpleWorker, serializer="json").work(burst=True)
-    assert tasks.calls == [(1, 0)]
-
-
-def test_the_jobs_of_a_queue_that_is_gone_do_not_raise(queue):
-    result = tasks.add.enqueue(1)
-    Job.objects.update(queue_name="gone")
-    with pytest.raises(TaskResultDoesNotExist):
-        tasks.add.get_result(result.id)
+class InATestCase(TestCase):
+    def test_jobs_are_sent_from_each_block_that_runs_callbacks(self):
+        for number in (1, 2):
+            with self.captureOnCommitCallbacks(execute=True):
+                tasks.add.enqueue(number)
+            assert get_queue().count == number
 
 
 def test_enqueueing_takes_one_statement():

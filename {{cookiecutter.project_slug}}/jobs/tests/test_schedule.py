@@ -8,6 +8,7 @@ from config.settings import SCHEDULE
 from jobs import schedule
 from jobs.models import Job, Schedule
 from jobs.schedule import check_schedule, next_time
+from jobs.tests import tasks
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -70,6 +71,14 @@ def test_an_entry_is_not_enqueued_while_its_last_call_waits(entry):
     Schedule.objects.update(due=timezone.now() - timedelta(minutes=1))
     schedule.enqueue_due()
     assert Job.objects.count() == 2
+
+
+def test_a_call_that_somebody_deferred_or_gave_arguments_does_not_hold_an_entry_up(entry):
+    tasks.add.enqueue(first=1)
+    tasks.add.using(run_after=timezone.now() + timedelta(days=365)).enqueue()
+    Schedule.objects.update(due=timezone.now() - timedelta(minutes=1))
+    schedule.enqueue_due()
+    assert Job.objects.count() == 3
 
 
 def test_a_changed_entry_starts_from_now(entry, settings):

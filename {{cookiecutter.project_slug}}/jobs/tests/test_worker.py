@@ -1,33 +1,25 @@
 import json
 import logging
-import os
 import re
-import signal
-import socket
-import sqlite3
-import subprocess
-import sys
-import time
-import urllib.request
-from contextlib import closing
+from asyncio import CancelledError
 from datetime import timedelta
-from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from django.apps import apps
 from django.contrib.auth.models import Group
 from django.db import transaction
 from django.utils import timezone
-from django_rq import get_worker
+from django_rq import get_queue, get_worker
 from redis import exceptions
 from rq.exceptions import ShutDownImminentException
 from rq.serializers import JSONSerializer
 from rq.timeouts import JobTimeoutException
 
-from jobs import embedded, worker
+from config.compat import TaskResultDoesNotExist
+from jobs import clock, worker
 from jobs import queue as job_queue
 from jobs.backend import Superseded
+from jobs.embedded import ThreadWorker
 from jobs.models import Job
 from jobs.tests import tasks
 
@@ -96,6 +88,17 @@ def test_a_work_horse_shares_no_connection(monkeypatch):
     assert done == ["closed", "forked"]
 
 
+def test_in_a_work_horse_redis_has_the_sites_short_timeout(monkeypatch):
+    """RQ's worker sets its own long timeout on the connections that the site uses too."""
+    instance = get_worker()
+    options = instance.connection.connection_pool.connection_kwargs
+    monkeypatch.setitem(options, "socket_timeout", 400)
+    seen = []
+    monkeypatch.setattr("rq.Worker.main_work_horse", lambda *_: seen.append(dict(options)))
+    instance.main_work_horse(None, None)
+    assert seen[0]["socket_timeout"] == 1
+
+
 def test_a_worker_calls_only_the_sites_own_function(queue, work, tmp_path):
     """Whoever can write to Redis cannot run code with it."""
     queue.enqueue("os.mkdir", str(tmp_path / "function"))
@@ -138,6 +141,23 @@ def test_two_workers_with_the_same_row_start_one_attempt():
     assert first.claim("first")
     assert not second.claim("second")
     assert Job.objects.get().worker_ids == ["first"]
+
+
+def test_a_worker_that_froze_during_its_claim_does_not_run_the_next_attempt(monkeypatch):
+    tasks.add.enqueue(1)
+    frozen = Job.objects.get()
+    refresh = Job.refresh_from_db
+
+    def freeze(job):
+        monkeypatch.undo()
+        running = Job.objects.get()
+        assert running.fail(ValueError())
+        assert Job.objects.get().claim("second")
+        refresh(job)
+
+    monkeypatch.setattr(Job, "refresh_from_db", freeze)
+    assert not frozen.claim("first")
+    assert Job.objects.get().worker_ids == ["first", "second"]
 
 
 def test_an_attempt_that_another_worker_started_is_left_alone(work, monkeypatch):
@@ -190,6 +210,17 @@ def test_an_error_after_the_commit_is_logged_and_changes_nothing(work, caplog):
     work()
     assert (Group.objects.count(), Job.objects.get().status) == (1, "SUCCESSFUL")
     assert "raised after commit()" in caplog.text
+
+
+def test_an_error_in_a_callback_of_the_commit_is_logged_and_changes_nothing(hook, work, caplog):
+    def write(context):
+        with context.commit():
+            transaction.on_commit(lambda: 1 / 0)
+
+    hook(write)
+    work()
+    assert Job.objects.get().status == "SUCCESSFUL"
+    assert "ZeroDivisionError" in caplog.text
 
 
 def test_an_attempt_commits_once(work, caplog):
@@ -250,6 +281,22 @@ def test_an_attempt_that_was_given_up_changes_nothing_when_it_ends(hook, work, e
     assert (job.status, job.attempts, job.errors) == ("READY", 5, [])
 
 
+class Unreadable(Exception):
+    def __str__(self):
+        raise ValueError
+
+
+@pytest.mark.parametrize("exception", [CancelledError, SystemExit, Unreadable])
+def test_an_attempt_that_raises_anything_odd_fails(hook, work, exception):
+    def fail(context):
+        raise exception
+
+    result = hook(fail)
+    work()
+    result.refresh()
+    assert result.errors[0].exception_class is exception
+
+
 def test_a_shutdown_costs_no_retry(hook, work):
     def shut_down(context):
         raise ShutDownImminentException("SIGRTMIN", {})
@@ -281,17 +328,24 @@ def test_progress_is_reported_at_most_five_times_a_second(hook, work):
 
 
 def test_a_job_continues_if_its_progress_cannot_be_stored(hook, work, monkeypatch):
+    """A Redis that hangs costs it one timeout, not one for each report."""
+    tries = []
+
     def lose_redis(context):
+        monkeypatch.setattr(job_queue, "REPORT_EVERY", 0)
         monkeypatch.setattr(job_queue.cache, "set", fail)
         context.progress(1)
+        context.progress(2)
         monkeypatch.undo()
 
     def fail(*args):
+        tries.append(args)
         raise job_queue.RedisError
 
     hook(lose_redis)
     work()
     assert Job.objects.get().status == "SUCCESSFUL"
+    assert len(tries) == 1
 
 
 def test_a_pickled_job_in_redis_is_not_run(queue, work, bomb):
@@ -303,67 +357,35 @@ def test_a_pickled_job_in_redis_is_not_run(queue, work, bomb):
     assert tasks.calls == []
 
 
-# --- Inside the development server ----------------------------------------------------------------
-
-
-MANAGE = [sys.executable, str(Path(__file__).parent.parent.parent / "manage.py")]
+# --- Several queues -------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def environment(tmp_path):
-    """The environment of development, with the test's own database."""
-    return os.environ | {
-        "DATABASE_URL": f"sqlite:///{tmp_path / 'db.sqlite3'}",
-        "DEBUG": "true",
-        "DJANGO_SETTINGS_MODULE": "config.settings",
-        "REDIS_URL": "",
-    }
+def low(settings, monkeypatch):
+    """Return a second queue, added as an owner would."""
+    monkeypatch.setitem(settings.RQ_QUEUES, "low", settings.RQ_QUEUES["default"])
+    settings.TASKS = {"default": settings.TASKS["default"] | {"QUEUES": [*settings.RQ_QUEUES]}}
+    return get_queue("low")
 
 
-@pytest.fixture
-def runserver(environment):
-    """Start the development server without its reloader; yield its address."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    subprocess.run([*MANAGE, "migrate"], check=True, env=environment)
-    server = subprocess.Popen([*MANAGE, "runserver", "--noreload", str(port)], env=environment)
-    address = f"http://127.0.0.1:{port}"
-    try:
-        wait_for(lambda: urllib.request.urlopen(f"{address}/readyz").status == 200)
-        yield address
-    finally:
-        server.send_signal(signal.SIGINT)
-        assert server.wait(30) == 0
+def test_a_queue_named_in_the_settings_works_everywhere(low, queue, work):
+    tasks.calls.clear()
+    result = tasks.add.using(queue_name="low").enqueue(1)
+    assert (low.count, queue.count) == (1, 0)
+    low.connection.flushdb()
+    Job.objects.update(due=timezone.now() - timedelta(minutes=1))
+    for _ in range(3):
+        clock.tick()
+    assert (low.count, queue.count) == (1, 0)
+    assert tasks.add.get_result(result.id).task.queue_name == "low"
+    work()
+    assert tasks.calls == []
+    get_worker("low", worker_class=ThreadWorker, serializer="json").work(burst=True)
+    assert tasks.calls == [(1, 0)]
 
 
-def wait_for(condition, seconds=90):
-    """Wait until the condition holds, for at most that long. It may raise OSError until then."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        try:
-            if condition():
-                return
-        except OSError:
-            pass
-        time.sleep(0.05)
-    pytest.fail("timed out")
-
-
-def test_the_development_server_runs_jobs_by_itself(runserver, environment, tmp_path):
-    """It also runs those of other processes: they do not share its queue, but its table."""
-    code = "from jobs.tasks import clear_sessions; clear_sessions.enqueue()"
-    subprocess.run([*MANAGE, "shell", "-c", code], check=True, env=environment)
-
-    def done():
-        with closing(sqlite3.connect(tmp_path / "db.sqlite3")) as database:
-            return database.execute("SELECT status FROM jobs_job").fetchone() == ("SUCCESSFUL",)
-
-    wait_for(done)
-    assert "djDebug" in urllib.request.urlopen(f"{runserver}/admin/login/").read().decode()
-
-
-def test_the_process_that_watches_the_files_runs_no_jobs(settings, monkeypatch):
-    monkeypatch.setattr(embedded, "start", lambda: pytest.fail("started"))
-    settings.EMBEDDED = True
-    monkeypatch.delenv("RUN_MAIN", raising=False)
-    apps.get_app_config("jobs").ready()
+def test_the_jobs_of_a_queue_that_is_gone_do_not_raise(queue):
+    result = tasks.add.enqueue(1)
+    Job.objects.update(queue_name="gone")
+    with pytest.raises(TaskResultDoesNotExist):
+        tasks.add.get_result(result.id)
