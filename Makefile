@@ -6,7 +6,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --no-user --quiet --disable-pip-version-check
 
 # pip's configuration for other installations must not affect the virtual environment.
-unexport PIP_PREFIX PIP_TARGET PIP_USER
+unexport PIP_DRY_RUN PIP_PREFIX PIP_PYTHON PIP_ROOT PIP_TARGET PIP_USER
 
 .PHONY: help
 help:
@@ -24,6 +24,7 @@ demo: .demo/my_site  ## render the template with its defaults and start the site
 .venv/installed: tests/requirements.txt
 	@cmp -s $< $@ || scripts/make-venv .venv $(FLOOR)
 	@cmp -s $< $@ || $(PIP) --requirement $<
+	@$(BIN)/python -c "import pytest" 2>&- || { echo "pip installed elsewhere: see pip config list" >&2; exit 1; }
 	@cp $< $@
 
 .PHONY: servers

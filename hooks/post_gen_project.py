@@ -10,7 +10,7 @@ ANSWERS = json.loads(r'''{{ cookiecutter | tojson }}''')  # fmt: skip
 
 # A Git hook that bakes a site sets these: git would use the hook's repository, not the site's.
 OTHER_REPOSITORY = {"GIT_COMMON_DIR", "GIT_DIR", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY"}
-OTHER_REPOSITORY |= {"GIT_NAMESPACE", "GIT_PREFIX", "GIT_WORK_TREE"}
+OTHER_REPOSITORY |= {"GIT_NAMESPACE", "GIT_PREFIX", "GIT_QUARANTINE_PATH", "GIT_WORK_TREE"}
 
 
 def write_env():
@@ -41,10 +41,10 @@ def git(*arguments):
 def create_git_repo():
     """Create a repository with a first commit. If that fails, return what to do."""
     try:
-        # The owner's Git template and ignore file are for other repositories: the latter might
+        # The owner's Git template, ignore file and attributes are for other repositories: they may
         # ignore .python-version. Signing and global hooks are for every commit, so they stay on.
         git("-c", "init.defaultBranch=main", "init", "--quiet", "--template=")
-        git("-c", "core.excludesFile=", "add", "--all")
+        git("-c", "core.excludesFile=", "-c", "core.attributesFile=", "add", "--all")
         git("commit", "--quiet", "--message", "Start from cookiecutter-django-docker-heroku")
     except OSError:
         return "Git is not installed, so there is no repository. Install it, then run git init."
@@ -52,7 +52,7 @@ def create_git_repo():
         reason = " ".join((error.stderr or error.stdout or "no reason given").split())
         return (
             f"Git made no first commit ({reason}). Fix that, then run: "
-            "git -c core.excludesFile= add --all && git commit"
+            "git -c core.excludesFile= -c core.attributesFile= add --all && git commit"
         )
     return None
 

@@ -9,3 +9,10 @@ from django_tasks.base import Task, TaskContext, TaskError, TaskResult, TaskResu
 from django_tasks.exceptions import InvalidTaskError as InvalidTask
 from django_tasks.exceptions import TaskResultDoesNotExist, TaskResultMismatch
 from django_tasks.utils import normalize_json
+
+
+def mail_settings(backend, options):
+    """Return Django's settings for a mail backend with these options, which Django 6.1 renames."""
+    before = {"username": "HOST_USER", "password": "HOST_PASSWORD"}
+    renamed = {f"EMAIL_{before.get(name, name.upper())}": options[name] for name in options}
+    return {"EMAIL_BACKEND": backend} | renamed

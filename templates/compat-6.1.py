@@ -7,3 +7,8 @@ from django.tasks.base import Task, TaskContext, TaskError, TaskResult, TaskResu
 from django.tasks.exceptions import InvalidTask, TaskResultDoesNotExist, TaskResultMismatch
 from django.utils.json import normalize_json
 from django.views.decorators.csp import csp_override
+
+
+def mail_settings(backend, options):
+    """Return Django's settings for a mail backend with these options."""
+    return {"MAILERS": {"default": {"BACKEND": backend, "OPTIONS": options}}}

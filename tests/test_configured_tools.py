@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 
 import pytest
 from support.commands import cookiecutter, git, make
@@ -47,6 +48,18 @@ def test_the_first_commit_does_not_use_the_owners_ignore_file(home, tmp_path, pl
     done = cookiecutter(tmp_path, "--no-input")
     assert done.stderr == ""
     assert git(tmp_path / "my_site", "ls-files").split() == [f for f in FILES if f != ".env"]
+
+
+def test_the_first_commit_does_not_use_the_owners_attributes(home, tmp_path):
+    (home / "attributes").write_text("* -text working-tree-encoding=UTF-16\n")
+    configure(home, f"[core]\nattributesFile = {home}/attributes\n")
+    assert cookiecutter(tmp_path, "--no-input").stderr == ""
+
+
+def test_a_server_side_hook_may_bake_a_site(home, tmp_path):
+    """Git sets this in pre-receive hooks, and refuses to change branches where it is set."""
+    environment = os.environ | {"GIT_QUARANTINE_PATH": str(tmp_path)}
+    assert cookiecutter(tmp_path, "--no-input", env=environment).stderr == ""
 
 
 def test_a_site_does_not_get_the_hooks_of_the_owners_git_template(home, tmp_path):
@@ -100,7 +113,8 @@ def test_make_installs_into_its_environment_despite_pips_configuration(bake, hom
     variables = {"PIP_REQUIRE_VIRTUALENV": "true"}
     if how == "environment":
         variables |= {"PIP_USER": "true", "PIP_TARGET": str(home / "target")}
-        variables["PIP_PREFIX"] = str(home / "prefix")
+        variables |= {"PIP_PREFIX": str(home / "prefix"), "PIP_ROOT": str(home / "tree")}
+        variables |= {"PIP_DRY_RUN": "true", "PIP_PYTHON": sys.executable}
     else:
         (home / ".config/pip").mkdir(parents=True)
         (home / ".config/pip/pip.conf").write_text("[install]\nuser = true\n")
@@ -109,3 +123,14 @@ def test_make_installs_into_its_environment_despite_pips_configuration(bake, hom
         assert process.wait(300) == 0, process.output
     assert (site / ".venv/bin/pytest").exists()
     assert not list(home.glob("[tp]*"))
+
+
+@pytest.mark.slow
+def test_make_says_so_if_pip_installs_elsewhere(bake, home, tmp_path):
+    site = bake()
+    (site / "requirements-dev.txt").write_text("")  # quicker
+    process, _ = make(site, "install", tmp_path / "log")
+    with process:
+        assert process.wait(300) == 2
+    assert "pip installed elsewhere: see pip config list" in process.output.splitlines()[-2]
+    assert not (site / ".venv/installed").exists()

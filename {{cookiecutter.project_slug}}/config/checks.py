@@ -26,15 +26,13 @@ def check_environment(**kwargs):
     """
     errors = []
     if settings.DEBUG and settings.HEROKU:
-        errors.append(
-            Error("DEBUG is on. Turn it off: heroku config:unset DEBUG", id="config.E001")
-        )
+        errors.append(Error("DEBUG is on: heroku config:unset DEBUG", id="config.E001"))
     if not settings.DEBUG or settings.HEROKU:
         mails = env.str("ADMINS", "") or env.str("EMAIL_URL", "")
         errors += [
-            Error(f"{name} is not set. On Heroku: {command}", id="config.E002")
+            Error(f"{name} is {value or 'not set'}. On Heroku: {command}", id="config.E002")
             for name, command in (REQUIRED | (REQUIRED_FOR_MAIL if mails else {})).items()
-            if not env.str(name, "").strip()
+            if (value := env.str(name, "").strip()) in {"", "console:"}  # mail for development
         ]
         if not settings.ALLOWED_HOSTS:
             text = "ALLOWED_HOSTS is not set. Write it like ALLOWED_HOSTS=www.example.org"

@@ -5,10 +5,11 @@ development it also reads `.env`, but the environment wins.
 """
 
 import re
-from email.utils import parseaddr
+from email.headerregistry import AddressHeader
 from io import StringIO
 from ipaddress import ip_network
-from urllib.parse import urlsplit
+from pathlib import Path
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import dj_database_url
 from django.core.exceptions import ValidationError as InvalidAddress
@@ -18,6 +19,7 @@ from environs import EnvError, FileAwareEnv, ValidationError
 from psycopg2 import ProgrammingError
 from psycopg2.extensions import make_dsn
 from redis import ConnectionPool
+from redis.connection import URL_QUERY_ARGUMENT_PARSERS
 from redis.exceptions import RedisError
 
 from config.mail import mail_settings
@@ -129,20 +131,28 @@ def parse_database(url, otherwise):
     """Return Django's settings for the database at the URL, or at `otherwise` if it is empty."""
     try:
         database = dj_database_url.parse(url or otherwise)
+        name, options = database["NAME"], database.get("OPTIONS", {})
         if database["ENGINE"] == "django.db.backends.postgresql":
-            make_dsn(**database.get("OPTIONS", {}) | NOT_SENT)  # refuses options it does not know
-            database["NAME"] = "" if "/" in database["NAME"] else database["NAME"]
+            make_dsn(**options | NOT_SENT)  # refuses options it does not know
+            level = options.get("isolation_level", 1)
+            works = re.fullmatch("[^/]{1,63}", name) and level in range(1, 5)
+        elif works := database["ENGINE"] == "django.db.backends.sqlite3":
+            # With one slash too few, SQLite would use a database in memory.
+            works = not re.match("$|:memory:|file:", name) and Path(name).parent.is_dir()
     except (ProgrammingError, ValueError):
-        database = {"ENGINE": "", "NAME": ""}
-    engine = database["ENGINE"].removeprefix("django.db.backends.")
-    # With one slash too few, SQLite would use a database in memory.
-    if engine not in {"postgresql", "sqlite3"} or database["NAME"] in {"", ":memory:"}:
+        works = False
+    if not works or "\0" in unquote(url):
         raise ValidationError(
             "write it like postgres://user:password@host:5432/name or sqlite:////folder/file, "
-            "without quotes, with a password whose special characters are percent-encoded, and "
-            "only with options that exist"
+            "without quotes, with a password whose special characters are percent-encoded, only "
+            "with options that exist, and in a folder that exists"
         )
     return database | {"CONN_MAX_AGE": 600, "CONN_HEALTH_CHECKS": True}
+
+
+# redis-py takes other options too, but as text, which fails when it connects.
+REDIS_OPTIONS = {*URL_QUERY_ARGUMENT_PARSERS, "client_name", "password", "username", "ssl_ca_certs"}
+REDIS_OPTIONS |= {"ssl_ca_path", "ssl_cert_reqs", "ssl_certfile", "ssl_keyfile"}
 
 
 @env.parser_for("redis")
@@ -151,14 +161,14 @@ def parse_redis(url):
     try:
         parts = urlsplit(url)
         ConnectionPool.from_url(url or "redis://").make_connection()  # connects to nothing yet
-    except (RedisError, TypeError, ValueError):
+    except (AttributeError, RedisError, TypeError, ValueError):
         parts = urlsplit("redis:")
     has_host = parts.hostname and re.fullmatch(r"/?[0-9]*", parts.path)
     complete = (has_host and not parts.fragment) or parts.scheme in {"", "unix"}
-    if not complete or "decode_responses" in parts.query:  # the cache needs bytes
+    if not complete or parse_qs(parts.query).keys() - REDIS_OPTIONS:
         raise ValidationError(
             "write it like redis://host:6379/0 or rediss://:password@host:6380/0, percent-encoded, "
-            "without quotes or decode_responses"
+            "without quotes, and only with options that can be text"
         )
     return url
 
@@ -175,11 +185,18 @@ def parse_mail(url, otherwise):
 
 
 def address(value):
-    """Validate an email address, which may have a name before it."""
+    """Validate an email address, which may have a name before it.
+
+    Django's SMTP backend uses the same parser, and refuses what it complains about.
+    """
     try:
-        validate_email(parseaddr(value)[1])
-    except InvalidAddress as error:
-        raise ValidationError(f"{value} is not an email address like you@example.com") from error
+        parsed = AddressHeader.value_parser(value)
+        (mailbox,) = parsed.all_mailboxes
+        validate_email("" if parsed.all_defects else mailbox.addr_spec)
+    except (InvalidAddress, ValueError) as error:
+        raise ValidationError(
+            f'{value} is not an email address like you@example.com or "Your Name" <you@example.com>'
+        ) from error
 
 
 @env.parser_for("addresses")

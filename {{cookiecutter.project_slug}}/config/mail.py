@@ -5,7 +5,7 @@ import re
 import time
 from urllib.parse import unquote, urlsplit
 
-import django
+from config import compat
 
 # For each scheme, the port and the encryption.
 SMTP = {
@@ -21,13 +21,12 @@ DETAIL = re.compile(r"^[ |]*DETAIL:.*?(?=\n\n|\nTraceback |\Z)", re.MULTILINE | 
 def mail_settings(url):
     """Return Django's settings for the mail server at the URL; raise ValueError for a bad URL.
 
-    The URL is `console:`, or like `smtp+tls://user:password@host:587`. The settings are MAILERS in
-    Django 6.1, and EMAIL_HOST and so on before.
+    The URL is `console:`, or like `smtp+tls://user:password@host:587`.
     """
     parts = urlsplit(url)
     if url == "console:":
         backend, options = "console", {}
-    elif parts.scheme in SMTP and parts.hostname and not parts.path and not parts.fragment:
+    elif parts.scheme in SMTP and parts.hostname and not any(parts[2:]):
         port, encryption = SMTP[parts.scheme]
         backend = "smtp"
         options = encryption | {
@@ -39,20 +38,14 @@ def mail_settings(url):
         }
     else:
         raise ValueError("EMAIL_URL must be like smtp+tls://user:password@host:587")
-    backend = f"django.core.mail.backends.{backend}.EmailBackend"
-    before = {"username": "HOST_USER", "password": "HOST_PASSWORD"}
-    return (
-        {"MAILERS": {"default": {"BACKEND": backend, "OPTIONS": options}}}
-        if django.VERSION >= (6, 1)
-        else {"EMAIL_BACKEND": backend}
-        | {f"EMAIL_{before.get(name, name.upper())}": value for name, value in options.items()}
-    )
+    return compat.mail_settings(f"django.core.mail.backends.{backend}.EmailBackend", options)
 
 
 class Formatter(logging.Formatter):
     """Leaves out rows that Postgres quotes in its errors, because they may hold secrets.
 
-    Times are in UTC, in the same format as in gunicorn.conf.py and Caddy.
+    Only the first line of a record starts with a time, whatever a visitor has sent. Times are in
+    UTC, in the same format as in gunicorn.conf.py and Caddy.
     """
 
     converter = time.gmtime
@@ -60,4 +53,5 @@ class Formatter(logging.Formatter):
     default_msec_format = "%s.%03dZ"
 
     def format(self, record):
-        return DETAIL.sub("DETAIL: left out", super().format(record))
+        text = DETAIL.sub("DETAIL: left out", super().format(record))
+        return "\n    ".join(text.splitlines())

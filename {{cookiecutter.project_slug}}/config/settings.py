@@ -15,7 +15,8 @@ BASE_DIR = Path(__file__).resolve().parent.parent
 
 # Heroku sets DYNO in every process. Heroku CI does too, but its servers run in the dyno itself,
 # without TLS.
-HEROKU = "DYNO" in os.environ and "CI" not in os.environ
+DYNO = os.environ.get("DYNO")
+HEROKU = bool(DYNO) and "CI" not in os.environ
 
 # --- What the environment says -------------------------------------------------------------
 
@@ -34,9 +35,7 @@ try:
     # Redirect to HTTPS, send HSTS, use secure cookies.
     HTTPS = env.bool("HTTPS", not DEBUG)
     # How long browsers insist on HTTPS after a visit, and whether for subdomains too.
-    SECURE_HSTS_SECONDS = env.int(
-        "SECURE_HSTS_SECONDS", 31_536_000, validate=validate.Range(0, 10**9)
-    )
+    SECURE_HSTS_SECONDS = env.int("SECURE_HSTS_SECONDS", 31_536_000, validate=validate.Range(0))
     SECURE_HSTS_INCLUDE_SUBDOMAINS = env.bool("SECURE_HSTS_INCLUDE_SUBDOMAINS", True)
     SECURE_HSTS_PRELOAD = env.bool("SECURE_HSTS_PRELOAD", False)
 
@@ -47,9 +46,8 @@ try:
 
     MAIL = env.mail("EMAIL_URL", "", otherwise="console:" if DEBUG else "smtp://localhost")
     # The sender of all mail. Mail servers refuse senders from domains that are not theirs.
-    DEFAULT_FROM_EMAIL = SERVER_EMAIL = env.str(
-        "DEFAULT_FROM_EMAIL", "root@localhost", validate=address
-    )
+    DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", "root@localhost", validate=address)
+    SERVER_EMAIL = DEFAULT_FROM_EMAIL
     # The addresses that errors are mailed to.
     ADMINS = env.addresses("ADMINS", "")
 
@@ -60,16 +58,13 @@ try:
     WEB_CONCURRENCY = env.int("WEB_CONCURRENCY", 2, validate=validate.Range(1, 1000))
     DRAIN_SECONDS = env.int("DRAIN_SECONDS", 0, validate=validate.Range(0, 600))
     # Only Heroku's router can reach a dyno, and its address is not known in advance.
-    FORWARDED_ALLOW_IPS = env.networks(
-        "FORWARDED_ALLOW_IPS", "*" if "DYNO" in os.environ else "127.0.0.1,::1"
-    )
+    FORWARDED_ALLOW_IPS = env.networks("FORWARDED_ALLOW_IPS", "*" if DYNO else "127.0.0.1,::1")
 except (EnvError, OSError, ValueError) as error:
     sys.exit(f"The environment is wrong: {error}")
 
 if DEBUG and not find_spec("debug_toolbar"):
     sys.exit(
-        "DEBUG is on, but requirements-dev.txt is not installed. In production, turn DEBUG off: "
-        "heroku config:unset DEBUG"
+        "DEBUG needs requirements-dev.txt. In production, turn it off: heroku config:unset DEBUG"
     )
 
 if HEROKU:

@@ -62,6 +62,7 @@ def is_bad_address(request, exception):
     # Any other POST writes: an exception is a bug, such as a missing migration.
     match = request.resolver_match
     reads = request.method != "POST" or (match and match.view_name.endswith("_changelist"))
+    reads = reads or isinstance(exception, exceptions.FieldDoesNotExist)  # named in the address
     in_admin = request.path.startswith(reverse("admin:index"))
     return (in_admin and reads and not is_ours(exception)) or NUL.search(str(exception))
 

@@ -91,11 +91,11 @@ class Backend(compat.BaseTaskBackend):
 
     def validate_task(self, task):
         super().validate_task(task)
-        if not isinstance(task.timeout, int) or not 1 <= task.timeout <= LONGEST:
-            raise compat.InvalidTask("timeout must be a whole number of seconds, at least 1.")
         delays = task.retries if isinstance(task.retries, (list, tuple)) else [None]
-        if not all(isinstance(delay, int) and 0 <= delay <= LONGEST for delay in delays):
-            raise compat.InvalidTask("retries must be seconds in a tuple, such as (5, 15, 45).")
+        whole = all(isinstance(n, int) and 0 <= n <= LONGEST for n in [task.timeout, *delays])
+        if not whole or not task.timeout:
+            text = "timeout and retries must be whole seconds, such as 30 and (5, 15, 45)."
+            raise compat.InvalidTask(text)
 
     def enqueue(self, task, args, kwargs, *, bounded=True):
         """Insert a job in the caller's transaction, and send it to a worker after the commit.

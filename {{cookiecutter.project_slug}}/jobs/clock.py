@@ -32,10 +32,6 @@ BATCH = 1000  # rows
 YOUNG = timedelta(seconds=2)
 
 
-# Of all clocks together, in seconds.
-RESEND_EVERY = 2
-
-
 class AttemptLost(Exception):
     """The attempt's worker died, or the attempt took too long."""
 
@@ -106,7 +102,7 @@ def resend_lost(queue_name):
     Oldest first, and only as many as Redis has room for.
     """
     # Two clocks that send the same attempt would make RQ forget it when the second one ends.
-    if not cache.add(f"jobs:resent:{queue_name}", 1, RESEND_EVERY):
+    if not cache.add(f"jobs:resent:{queue_name}", 1, 2):
         return
     rq_queue = get_queue(queue_name)
     held = {*rq_queue.get_job_ids(), *rq_queue.started_job_registry.get_job_ids(cleanup=False)}

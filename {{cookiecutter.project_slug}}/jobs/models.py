@@ -124,12 +124,9 @@ class Job(models.Model):
     def get_task(self):
         """Return the task. Raise ImportError if there is none at its path, or its queue is gone."""
         try:
-            task = import_string(self.task)
-            if task.queue_name != self.queue_name:
-                task = task.using(queue_name=self.queue_name)
+            return import_string(self.task).using(queue_name=self.queue_name)
         except Exception as error:
             raise ImportError(f"{self.task}: {error}") from error
-        return task
 
     def claim(self, worker_id):
         """Start the next attempt. Return False if another worker has started it.

@@ -45,6 +45,14 @@ def test_the_dashboard_shows_the_queue_and_has_its_own_policy(admin_client, queu
     assert "'unsafe-inline'" in response["Content-Security-Policy"]
 
 
+def test_a_field_that_a_form_names_but_does_not_exist_is_a_bad_request(client, django_user_model):
+    user = django_user_model.objects.create_superuser("ada")
+    client.force_login(user)
+    client.raise_request_exception = False
+    url = reverse("admin:users_user_change", args=[user.pk])
+    assert client.post(f"{url}?_to_field=").status_code == 400
+
+
 def test_staff_with_the_permission_can_open_the_dashboard(client, staff):
     staff.user_permissions.add(Permission.objects.get(codename="admin"))
     assert client.get(reverse("admin:django_rq_home")).status_code == 200

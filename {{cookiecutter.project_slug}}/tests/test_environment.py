@@ -57,14 +57,33 @@ REFUSED = {
         "timescale://user@host/name",
         "postgres://user@host/name/",
         "postgres://user@host/name?no_such_option=1",
+        "postgres://user@host/name?isolation_level=serializable",
+        f"postgres://user@host/{'n' * 64}",
+        "postgres://user:%00@host/name",
+        "sqlite:////no/such/folder/file",
+        "sqlite:///~/file",
+        "sqlite:///file::memory:",
     ],
     "EMAIL_URL": [
         "mail.example.org",
         '"smtp://mail.example.org"',
         "smtp://user:12#34@mail.example.org",
     ],
-    "DEFAULT_FROM_EMAIL": ["example.org", "The Site <example.org>"],
-    "ADMINS": ["ada", "'ada@example.org'", "ada@example.org grace@example.org"],
+    "DEFAULT_FROM_EMAIL": [
+        "example.org",
+        "The Site <example.org>",
+        "Example Inc. <site@example.org>",
+        "mailto:site@example.org",
+        "The Site <site@example.org",
+        "a@example.org, b@example.org",
+        " ",
+    ],
+    "ADMINS": [
+        "ada",
+        "Ada:ada@example.org",
+        "'ada@example.org'",
+        "ada@example.org grace@example.org",
+    ],
     "REDIS_URL": [
         "localhost:6379",
         "http://localhost:6379",
@@ -75,6 +94,8 @@ REFUSED = {
         "redis://localhost:6379/0?no_such_option=1",
         "redis://localhost:6379/0?socket_timeout=long",
         "redis://localhost:6379/0?decode_responses=true",
+        "redis://localhost:6379/0?retry=3",
+        "redis://localhost:6379/0?maint_notifications_config=x",
         "unix:///run/redis.sock?decode_responses=true",
         "redis://user:12#34@localhost:6379",
         "redis://",
@@ -96,7 +117,15 @@ ACCEPTED = {
     },
     "DEBUG": {"": False},
     "PORT": {"": 8000},  # Dokku's
-    "DEFAULT_FROM_EMAIL": {"The Site <site@example.org>": "The Site <site@example.org>"},
+    "DEFAULT_FROM_EMAIL": {
+        address: address
+        for address in (
+            "The Site <site@example.org>",
+            '"Example Inc." <site@example.org>',
+            "Größe <site@example.org>",
+            "site@localhost",
+        )
+    },
     "SECRET_KEY_FALLBACKS": {"one, two": ["one", "two"], "one\ntwo": ["one", "two"]},
     "FORWARDED_ALLOW_IPS": {
         "*": ["*"],
@@ -112,7 +141,7 @@ ACCEPTED = {
             "",
             "redis://redis",
             "redis://redis:6379/",
-            "rediss://user:p%40ss@redis:6380/1?socket_timeout=2",
+            "rediss://user:p%40ss@redis:6380/1?socket_timeout=2&ssl_ca_certs=/etc/ca.pem",
             "unix:///run/redis.sock?db=1",
         )
     },
@@ -162,7 +191,7 @@ def test_a_good_value_is_read_without_spaces(load, name, value, parsed):
         ("postgres://user@host/name?sslmode=require", "sslmode"),
         ("postgres://user@host/name?assume_role=site", "assume_role"),
         ("postgres://user@host/name?isolation_level=3", "isolation_level"),
-        ("sqlite:////folder/file?timeout=5", "timeout"),
+        ("sqlite:////tmp/file?timeout=5", "timeout"),
     ],
 )
 def test_a_database_may_have_options(load, url, name):
@@ -252,28 +281,25 @@ OPTIONS = {"host": "mail.example.org", "username": "me", "password": "p@ss/word"
 )
 def test_the_scheme_of_the_url_sets_port_and_encryption(monkeypatch, scheme, port, encryption):
     url = f"{scheme}://me:p%40ss%2Fword@mail.example.org"
-    monkeypatch.setattr("django.VERSION", (6, 1))
-    mailer = mail_settings(url)["MAILERS"]["default"]
-    assert mailer["BACKEND"] == "django.core.mail.backends.smtp.EmailBackend"
-    assert mailer["OPTIONS"] == OPTIONS | encryption | {"port": port}
-    assert mail_settings(f"{url}:2525")["MAILERS"]["default"]["OPTIONS"]["port"] == 2525
+    monkeypatch.setattr("config.compat.mail_settings", lambda *arguments: arguments)
+    backend, options = mail_settings(url)
+    assert backend == "django.core.mail.backends.smtp.EmailBackend"
+    assert options == OPTIONS | encryption | {"port": port}
+    assert mail_settings(f"{url}:2525")[1]["port"] == 2525
 
 
-def test_older_djangos_get_a_setting_for_each_part(monkeypatch):
-    monkeypatch.setattr("django.VERSION", (5, 2))
-    settings = mail_settings("smtp+tls://me:secret@mail.example.org:2525")
-    assert settings == {
-        "EMAIL_BACKEND": "django.core.mail.backends.smtp.EmailBackend",
-        "EMAIL_HOST": "mail.example.org",
-        "EMAIL_PORT": 2525,
-        "EMAIL_HOST_USER": "me",
-        "EMAIL_HOST_PASSWORD": "secret",
-        "EMAIL_USE_TLS": True,
-        "EMAIL_TIMEOUT": 5,
-    }
+def test_django_uses_the_server_of_the_url(settings):
+    found = mail_settings("smtp+tls://me:secret@mail.example.org:2525")
+    for name, value in found.items():
+        setattr(settings, name, value)
+    server = mail.mailers["default"] if "MAILERS" in found else mail.get_connection()
+    assert (server.host, server.port, server.timeout) == ("mail.example.org", 2525, 5)
+    assert (server.username, server.password, server.use_tls) == ("me", "secret", True)
 
 
-@pytest.mark.parametrize("url", ["mail.example.org", "http://example.org", "smtp:", "smtp://h:x"])
+@pytest.mark.parametrize(
+    "url", ["mail.example.org", "http://example.org", "smtp:", "smtp://h:x", "smtp://h?tls=true"]
+)
 def test_a_bad_url_is_refused(url):
     with pytest.raises(ValueError, match=r"EMAIL_URL|Port"):
         mail_settings(url)
@@ -292,7 +318,7 @@ def test_rows_that_postgres_quotes_stay_out_of_the_log():
         record = logging.makeLogRecord({"msg": "it failed: %s", "args": (error,)})
         record.exc_info = (ValueError, error, error.__traceback__)
     line = Formatter().format(record)
-    assert line.count("duplicate key\nDETAIL: left out") == 2
+    assert line.count("duplicate key\n    DETAIL: left out") == 2
     assert "secret" not in line.replace(r"(the\nsecret)", "")
 
 
@@ -302,6 +328,14 @@ def test_rows_in_exception_groups_stay_out_of_the_log():
     line = Formatter().format(record)
     assert "duplicate key" in line
     assert "secret" not in line
+
+
+def test_a_visitors_line_break_does_not_start_a_line_of_the_log():
+    for ending in ("\n", "\r", "\r\n", "\u2028"):
+        record = logging.makeLogRecord({"msg": f"path=/{ending}2026-11-22T23:01:05.123Z\tERROR"})
+        first, *others = Formatter("%(asctime)s %(message)s").format(record).splitlines()
+        assert first.endswith("path=/")
+        assert all(line.startswith("    ") for line in others)
 
 
 def test_every_log_handler_hides_quoted_rows():

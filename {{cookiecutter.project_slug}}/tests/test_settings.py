@@ -60,7 +60,7 @@ def test_development_has_the_toolbar_and_an_embedded_queue(load):
 
 def test_debug_without_the_development_packages_stops_with_one_line(load, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(SystemExit, match=r"^DEBUG is on, .* heroku config:unset DEBUG$"):
+    with pytest.raises(SystemExit, match=r"^DEBUG needs .* heroku config:unset DEBUG$"):
         load(DEBUG="true")
     assert not load()["DEBUG"]
 
@@ -73,7 +73,7 @@ def test_sqlite_works_in_a_folder_of_any_name(load, tmp_path):
 
 
 def test_sqlite_waits_for_its_lock(load):
-    options = load(DATABASE_URL="sqlite:////data/db.sqlite3")["DATABASES"]["default"]["OPTIONS"]
+    options = load(DATABASE_URL="sqlite:////tmp/db.sqlite3")["DATABASES"]["default"]["OPTIONS"]
     assert options["transaction_mode"] == "IMMEDIATE"
     assert options["timeout"] == 20
     assert "WAL" in options["init_command"]
@@ -156,6 +156,12 @@ def test_a_missing_variable_is_named_with_the_command_that_sets_it(environment, 
     assert message.startswith(f"{name} is not set. On Heroku: heroku ")
 
 
+def test_mail_for_development_is_refused(environment):
+    environment |= {"EMAIL_URL": "console:", "DEFAULT_FROM_EMAIL": "site@example.org"}
+    (message,) = messages()
+    assert message.startswith("EMAIL_URL is console:. On Heroku: heroku config:set EMAIL_URL=")
+
+
 def test_missing_hosts_are_named(environment, settings):
     settings.ALLOWED_HOSTS = []
     (message,) = messages()
@@ -189,7 +195,7 @@ def test_development_needs_no_variables(environment, settings):
 
 def test_debug_on_heroku_is_an_error(environment, settings):
     settings.DEBUG = settings.HEROKU = True
-    assert messages() == ["DEBUG is on. Turn it off: heroku config:unset DEBUG"]
+    assert messages() == ["DEBUG is on: heroku config:unset DEBUG"]
 
 
 def test_the_server_refuses_to_start_without_its_variables(environment):

@@ -35,9 +35,7 @@ class TokenQuerySet(models.QuerySet):
             raise LimitReached(f"You have {conf.LIMIT} tokens: delete one first.")
         pending = states.count(Token.State.PENDING)
         if fields.get("state") == Token.State.PENDING and pending >= conf.PENDING_LIMIT:
-            raise LimitReached(
-                f"{pending} of your tokens are still being made: wait for one to arrive."
-            )
+            raise LimitReached(f"{pending} of your tokens are still being made: wait for one.")
         return self.create(visitor=visitor, **fields)
 
 

@@ -264,7 +264,7 @@ def test_a_visitor_has_a_limit_of_pending_tokens(client, visitor, queue):
     Token.objects.bulk_create(Token(visitor=visitor) for _ in range(conf.PENDING_LIMIT))
     response = client.post(reverse("tokens:generate_in_background"), follow=True)
     assert queue.count == 0
-    assert texts(response) == ["5 of your tokens are still being made: wait for one to arrive."]
+    assert texts(response) == ["5 of your tokens are still being made: wait for one."]
     client.post(reverse("tokens:generate"))
     assert Token.objects.filter(state="ready").count() == 1
 

@@ -25,10 +25,8 @@ class Command(BaseCommand):
             known.update(migration.replaces)
         unknown = sorted(".".join(key) for key in set(loader.applied_migrations) - known)
         if unknown:
-            raise CommandError(
-                "Not a backup of this site, or one of a newer version: "
-                f"there is no migration {unknown[0]} here."
-            )
+            text = f"Not a backup of this site, or of a newer version: it has {unknown[0]}."
+            raise CommandError(text)
         own = {app.label for app in apps.get_app_configs() if "site-packages" not in app.path}
         if not own & {label for label, name in loader.applied_migrations}:
             raise CommandError("Not a backup of this site: no migration of its apps was applied.")

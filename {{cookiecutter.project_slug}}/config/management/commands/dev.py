@@ -17,9 +17,8 @@ class Command(BaseCommand):
         try:
             socket.create_server(("127.0.0.1", port)).close()
         except OSError as error:
-            raise CommandError(
-                f"Port {port} is busy: choose another, for example PORT={port + 1}."
-            ) from error
+            text = f"Port {port} is busy: choose another, for example PORT={port + 1}."
+            raise CommandError(text) from error
         call_command("migrate", verbosity=0)
         if settings.EMBEDDED:
             command = [sys.executable, "manage.py", "runserver", str(port)]
