@@ -35,6 +35,5 @@ def check_environment(**kwargs):
             if (value := env.str(name, "").strip()) in {"", "console:"}  # mail for development
         ]
         if not settings.ALLOWED_HOSTS:
-            text = "ALLOWED_HOSTS is not set. Write it like ALLOWED_HOSTS=www.example.org"
-            errors.append(Error(text, id="config.E002"))
+            errors.append(Error("ALLOWED_HOSTS is not set: your domains", id="config.E002"))
     return errors

@@ -485,7 +485,7 @@ watch() {
             fi
             case $one in localhost | *.localhost) continue ;; esac
             openssl s_client -connect "localhost:$port" -servername "$one" </dev/null 2>/dev/null |
-                openssl x509 -noout -checkend $((CERTIFICATE_DAYS * 86400)) >/dev/null ||
+                openssl x509 -noout -checkend $((CERTIFICATE_DAYS * 86400)) >/dev/null 2>&1 ||
                 echo "The certificate of $one expires within $CERTIFICATE_DAYS days, or cannot be read."
         done
         [ -n "$(find backups -name '20*Z' -mmin -$((LAST_BACKUP * 60)) 2>/dev/null)" ] ||

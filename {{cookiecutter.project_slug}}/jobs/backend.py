@@ -94,8 +94,7 @@ class Backend(compat.BaseTaskBackend):
         delays = task.retries if isinstance(task.retries, (list, tuple)) else [None]
         whole = all(isinstance(n, int) and 0 <= n <= LONGEST for n in [task.timeout, *delays])
         if not whole or not task.timeout:
-            text = "timeout and retries must be whole seconds, such as 30 and (5, 15, 45)."
-            raise compat.InvalidTask(text)
+            raise compat.InvalidTask("timeout and retries are seconds, like 30 and (5, 15, 45).")
 
     def enqueue(self, task, args, kwargs, *, bounded=True):
         """Insert a job in the caller's transaction, and send it to a worker after the commit.

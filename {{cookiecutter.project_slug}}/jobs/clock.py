@@ -64,7 +64,8 @@ def purge():
         batch = list(old.order_by("finished_at").values_list("pk", flat=True)[:BATCH])
         if not batch:
             break
-        old.filter(pk__in=batch).delete()  # not those that are being run again
+        with atomic(idle_seconds=GRACE):
+            old.filter(pk__in=batch).delete()  # not those that are being run again
 
 
 def give_up_dead(queue_name):

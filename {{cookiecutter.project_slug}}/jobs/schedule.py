@@ -35,8 +35,9 @@ def enqueue_due():
     """
     entries = set(settings.SCHEDULE.items())
     new = entries - set(Schedule.objects.values_list("task", "crontab"))
-    rows = [Schedule(task=path, crontab=crontab) for path, crontab in new]
-    Schedule.objects.bulk_create(rows, ignore_conflicts=True)
+    for path, crontab in new:
+        with atomic(idle_seconds=GRACE):
+            Schedule.objects.get_or_create(task=path, crontab=crontab)
     due = Schedule.objects.annotate(now=Now()).filter(Q(due=None) | Q(due__lte=Now()))
     for row in due:
         if (row.task, row.crontab) in entries:

@@ -13,6 +13,7 @@ from django.urls import reverse
 from django.utils import timezone
 from rq.job import JobStatus
 
+from config import servers
 from jobs import clock, schedule
 from jobs import queue as job_queue
 from jobs.models import Job
@@ -210,6 +211,27 @@ def test_finished_jobs_are_purged_after_a_day_in_batches(lost, monkeypatch):
         clock.purge()
     assert list(Job.objects.all()) == [lost]
     assert len([query for query in queries if query["sql"].startswith("DELETE")]) == 3
+
+
+def test_every_transaction_of_a_tick_has_an_idle_limit(running, settings, monkeypatch):
+    """So a clock that freezes in one does not keep the others waiting."""
+    limits = []
+
+    def atomic(idle_seconds):
+        limits.append(idle_seconds)
+        return servers.atomic(idle_seconds=idle_seconds)
+
+    for module in (clock, schedule):
+        monkeypatch.setattr(module, "atomic", atomic)
+    settings.SCHEDULE = {"jobs.tasks.clear_sessions": "0 3 * * *"}
+    tasks.add.enqueue(2)
+    two_days_ago = timezone.now() - timedelta(days=2)
+    Job.objects.exclude(pk=running.pk).update(status="SUCCESSFUL", finished_at=two_days_ago)
+    Job.objects.filter(pk=running.pk).update(due=AGO)
+    with CaptureQueriesContext(connection) as queries:
+        clock.tick()
+    begun = [query for query in queries if query["sql"].startswith("BEGIN")]
+    assert len(begun) == len(limits) == 4
 
 
 def test_a_job_that_is_run_again_during_a_purge_is_kept(lost, monkeypatch):
