@@ -12,7 +12,6 @@ from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import dj_database_url
-from django.core.exceptions import ValidationError as InvalidAddress
 from django.core.validators import validate_email
 from dotenv.parser import parse_stream
 from environs import EnvError, FileAwareEnv, ValidationError
@@ -139,7 +138,7 @@ def parse_database(url, otherwise):
         elif works := database["ENGINE"] == "django.db.backends.sqlite3":
             # With one slash too few, SQLite would use a database in memory.
             works = not re.match("$|:memory:|file:", name) and Path(name).parent.is_dir()
-    except (ProgrammingError, ValueError):
+    except (OSError, ProgrammingError, ValueError):
         works = False
     if not works or "\0" in unquote(url):
         raise ValidationError(
@@ -150,9 +149,11 @@ def parse_database(url, otherwise):
     return database | {"CONN_MAX_AGE": 600, "CONN_HEALTH_CHECKS": True}
 
 
-# redis-py takes other options too, but as text, which fails when it connects.
-REDIS_OPTIONS = {*URL_QUERY_ARGUMENT_PARSERS, "client_name", "password", "username", "ssl_ca_certs"}
-REDIS_OPTIONS |= {"ssl_ca_path", "ssl_cert_reqs", "ssl_certfile", "ssl_keyfile"}
+# The options that redis-py converts, and those that are text. It takes all others too, as text, and
+# fails when it connects.
+REDIS_OPTIONS = {*URL_QUERY_ARGUMENT_PARSERS, "client_name", "lib_name", "password", "username"}
+TLS = "ca_certs ca_data ca_path cert_reqs certfile ciphers keyfile password"
+REDIS_OPTIONS |= {f"ssl_{name}" for name in TLS.split()}
 
 
 @env.parser_for("redis")
@@ -187,13 +188,13 @@ def parse_mail(url, otherwise):
 def address(value):
     """Validate an email address, which may have a name before it.
 
-    Django's SMTP backend uses the same parser, and refuses what it complains about.
+    Django 6.1's SMTP backend refuses what this parser complains about.
     """
     try:
         parsed = AddressHeader.value_parser(value)
         (mailbox,) = parsed.all_mailboxes
         validate_email("" if parsed.all_defects else mailbox.addr_spec)
-    except (InvalidAddress, ValueError) as error:
+    except Exception as error:  # the parser raises all kinds
         raise ValidationError(
             f'{value} is not an email address like you@example.com or "Your Name" <you@example.com>'
         ) from error

@@ -15,7 +15,7 @@ SMTP = {
 }
 
 # The row that Postgres quotes at the end of an error message. Python indents exception groups.
-DETAIL = re.compile(r"^[ |]*DETAIL:.*?(?=\n\n|\nTraceback |\Z)", re.MULTILINE | re.DOTALL)
+DETAIL = re.compile(r"^[ |]*DETAIL:.*?(?=\n\n|\nTraceback |\n[ |]*\+-|\Z)", re.M | re.S)
 
 
 def mail_settings(url):

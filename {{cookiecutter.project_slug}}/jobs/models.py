@@ -36,7 +36,8 @@ def storable(text):
 
 def first_line(error):
     """Return an error's class and the first line of its text. Later lines may quote rows."""
-    return traceback.format_exception_only(error)[0].partition("\n")[0]
+    lines = traceback.format_exception_only(error)
+    return next(line for line in lines if line[0] != " ").partition("\n")[0]
 
 
 class JobQuerySet(models.QuerySet):
@@ -146,7 +147,8 @@ class Job(models.Model):
         )
         if claimed:
             self.refresh_from_db()
-        return claimed and self.attempts == attempt  # not given up in between
+        # Not if it was given up in between.
+        return claimed and (self.status, self.attempts) == (Status.RUNNING, attempt)
 
     def succeed(self, return_value=None):
         """End the running attempt with success. Return False if it was given up.

@@ -6,7 +6,7 @@ None of it is the only copy of anything, and nothing here raises if Redis does n
 import logging
 import time
 from functools import partial
-from itertools import groupby
+from itertools import groupby, islice
 from operator import attrgetter
 
 from django.core.cache import cache
@@ -52,7 +52,7 @@ class State:
 def leave_alone(error):
     """Log that Redis did not answer, and leave it alone for a while."""
     State.silent_until = time.monotonic() + PAUSE
-    logger.warning("Redis takes no jobs right now; the clock will send them later: %s", error)
+    logger.warning("Redis does not answer; the clock will send what it missed: %s", error)
 
 
 def redis_is_silent():
@@ -62,8 +62,7 @@ def redis_is_silent():
 
 def send_committed(jobs):
     """Send jobs of a transaction, except those whose queue has more than Redis may hold."""
-    first = jobs[:MAX_IN_REDIS]
-    send([job for job in first if count_unfinished(job.queue_name) < MAX_IN_REDIS])
+    send([job for job in jobs if count_unfinished(job.queue_name) < MAX_IN_REDIS])
     jobs.clear()  # inside a TestCase, this hook stays where `send_on_commit` looks
 
 
@@ -79,13 +78,13 @@ def send_on_commit(job):
 
 
 def send(jobs):
-    """Send the next attempt of each job to RQ, in one round trip for each queue."""
+    """Send the next attempts of jobs to RQ, in one round trip for each queue."""
     by_queue = attrgetter("queue_name")
     for queue_name, group in groupby(sorted(jobs, key=by_queue), key=by_queue):
         if redis_is_silent():
             return
         queue = get_queue(queue_name)
-        attempts = [attempt_of(job) for job in group]
+        attempts = [attempt_of(job) for job in islice(group, MAX_IN_REDIS)]
         try:
             with queue.connection.pipeline() as pipeline:
                 # Not `enqueue`, which django-rq would delay until a commit.

@@ -58,7 +58,7 @@ def enqueue(row):
         moved = same.update(due=next_time(row.crontab, row.now))
         # Without a worker, the missed times count as one.
         ready = Job.objects.filter(task=row.task, args=[], kwargs={}, status=TaskResultStatus.READY)
-        waiting = ready.exclude(attempts=0, due__gt=Now())  # somebody deferred those
+        waiting = ready.exclude(attempts=0, missing_since=None, due__gt=Now())  # deferred
         if moved and row.due and not waiting.exists():
             task = import_string(row.task)
             task.get_backend().enqueue(task, [], {}, bounded=False)

@@ -28,6 +28,7 @@ class Worker(HerokuWorker if settings.HEROKU else rq.Worker):
         wait_for_redis(queues[0].connection)
         # An idle worker's heartbeat comes 15 s before its TTL ends, so every 30 s.
         kwargs |= {"serializer": queues[0].serializer, "worker_ttl": 45}
+        self.redis_options = dict(queues[0].connection.connection_pool.connection_kwargs)
         super().__init__(queues, *args, **kwargs)
 
     def work(self, *args, **kwargs):
@@ -49,9 +50,8 @@ class Worker(HerokuWorker if settings.HEROKU else rq.Worker):
         super().fork_work_horse(job, queue)
 
     def main_work_horse(self, *args, **kwargs):
-        # The worker's long timeout is not for jobs: Redis may hang, and a job goes on without it.
-        timeout = settings.CACHES["default"]["OPTIONS"]["socket_timeout"]
-        self.connection.connection_pool.connection_kwargs["socket_timeout"] = timeout
+        # Not the long timeout that RQ has set: if Redis hangs, a job goes on without it.
+        self.connection.connection_pool.connection_kwargs = self.redis_options
         super().main_work_horse(*args, **kwargs)
 
     def heartbeat(self, *args, **kwargs):

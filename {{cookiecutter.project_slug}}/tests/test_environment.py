@@ -63,6 +63,7 @@ REFUSED = {
         "sqlite:////no/such/folder/file",
         "sqlite:///~/file",
         "sqlite:///file::memory:",
+        f"sqlite:////{'f' * 300}/file",
     ],
     "EMAIL_URL": [
         "mail.example.org",
@@ -76,7 +77,7 @@ REFUSED = {
         "mailto:site@example.org",
         "The Site <site@example.org",
         "a@example.org, b@example.org",
-        " ",
+        *("ada@", "<", "Ada <ada@[>", " "),
     ],
     "ADMINS": [
         "ada",
@@ -141,7 +142,7 @@ ACCEPTED = {
             "",
             "redis://redis",
             "redis://redis:6379/",
-            "rediss://user:p%40ss@redis:6380/1?socket_timeout=2&ssl_ca_certs=/etc/ca.pem",
+            "rediss://user:p%40ss@redis:6380/1?socket_timeout=2&ssl_ca_data=PEM",
             "unix:///run/redis.sock?db=1",
         )
     },
@@ -323,10 +324,12 @@ def test_rows_that_postgres_quotes_stay_out_of_the_log():
 
 
 def test_rows_in_exception_groups_stay_out_of_the_log():
-    group = ExceptionGroup("two", [ValueError("duplicate key\nDETAIL:  Key (name)=(secret)")])
+    first = ValueError("duplicate key\nDETAIL:  Key (name)=(secret)")
+    group = ExceptionGroup("two", [first, ValueError("the second")])
     record = logging.makeLogRecord({"msg": "it failed", "exc_info": (type(group), group, None)})
     line = Formatter().format(record)
     assert "duplicate key" in line
+    assert "the second" in line
     assert "secret" not in line
 
 

@@ -81,6 +81,14 @@ def test_a_call_that_somebody_deferred_or_gave_arguments_does_not_hold_an_entry_
     assert Job.objects.count() == 3
 
 
+def test_an_entry_is_not_enqueued_while_its_last_call_waits_for_a_worker_with_its_task(entry):
+    for _ in range(2):
+        Schedule.objects.update(due=timezone.now() - timedelta(minutes=1))
+        schedule.enqueue_due()
+        Job.objects.first().postpone(ImportError())
+    assert Job.objects.count() == 1
+
+
 def test_a_changed_entry_starts_from_now(entry, settings):
     settings.SCHEDULE = {ADD: "0 4 * * *"}
     for _ in range(2):

@@ -20,7 +20,7 @@ from jobs import clock, worker
 from jobs import queue as job_queue
 from jobs.backend import Superseded
 from jobs.embedded import ThreadWorker
-from jobs.models import Job
+from jobs.models import Job, first_line
 from jobs.tests import tasks
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -90,11 +90,12 @@ def test_a_work_horse_shares_no_connection(monkeypatch):
 
 def test_in_a_work_horse_redis_has_the_sites_short_timeout(monkeypatch):
     """RQ's worker sets its own long timeout on the connections that the site uses too."""
+    pool = get_queue().connection.connection_pool
+    monkeypatch.setattr(pool, "connection_kwargs", pool.connection_kwargs | {"socket_timeout": 1})
     instance = get_worker()
-    options = instance.connection.connection_pool.connection_kwargs
-    monkeypatch.setitem(options, "socket_timeout", 400)
+    assert pool.connection_kwargs["socket_timeout"] > 1
     seen = []
-    monkeypatch.setattr("rq.Worker.main_work_horse", lambda *_: seen.append(dict(options)))
+    monkeypatch.setattr("rq.Worker.main_work_horse", lambda *_: seen.append(pool.connection_kwargs))
     instance.main_work_horse(None, None)
     assert seen[0]["socket_timeout"] == 1
 
@@ -143,21 +144,22 @@ def test_two_workers_with_the_same_row_start_one_attempt():
     assert Job.objects.get().worker_ids == ["first"]
 
 
-def test_a_worker_that_froze_during_its_claim_does_not_run_the_next_attempt(monkeypatch):
+@pytest.mark.parametrize("followed", [True, False])
+def test_a_worker_that_froze_during_its_claim_does_not_run_the_task(monkeypatch, followed):
     tasks.add.enqueue(1)
     frozen = Job.objects.get()
     refresh = Job.refresh_from_db
 
     def freeze(job):
         monkeypatch.undo()
-        running = Job.objects.get()
-        assert running.fail(ValueError())
-        assert Job.objects.get().claim("second")
+        assert Job.objects.get().fail(ValueError())
+        if followed:
+            assert Job.objects.get().claim("second")
         refresh(job)
 
     monkeypatch.setattr(Job, "refresh_from_db", freeze)
     assert not frozen.claim("first")
-    assert Job.objects.get().worker_ids == ["first", "second"]
+    assert Job.objects.get().worker_ids == ["first", "second"][: 1 + followed]
 
 
 def test_an_attempt_that_another_worker_started_is_left_alone(work, monkeypatch):
@@ -191,6 +193,12 @@ def test_the_line_of_a_failed_attempt_has_the_first_line_of_the_error(hook, work
     work()
     assert 'outcome="raised ValueError: duplicate key"' in caplog.text
     assert "a row" not in caplog.text
+
+
+def test_the_line_of_a_syntax_error_has_its_text():
+    with pytest.raises(SyntaxError) as error:
+        compile("1 +", "file.py", "exec")
+    assert first_line(error.value) == "SyntaxError: invalid syntax"
 
 
 def test_a_commit_block_is_committed_together_with_the_jobs_success(work):
