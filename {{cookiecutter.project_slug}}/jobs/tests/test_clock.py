@@ -1,6 +1,5 @@
 import signal
 import threading
-import time
 from datetime import timedelta
 
 import pytest
@@ -9,7 +8,6 @@ from django.core.cache import cache
 from django.core.management import call_command
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
-from django.urls import reverse
 from django.utils import timezone
 from rq.job import JobStatus
 
@@ -17,7 +15,6 @@ from config import servers
 from jobs import clock, schedule
 from jobs import queue as job_queue
 from jobs.models import Job
-from jobs.queue import COUNTS_KEY
 from jobs.tasks import clear_sessions
 from jobs.tests import tasks
 
@@ -304,48 +301,6 @@ def test_clear_sessions_deletes_expired_sessions(work):
     clear_sessions.enqueue()
     work()
     assert Session.objects.get().session_key == "new"
-
-
-# --- The page that shows whether the clock ticks --------------------------------------------------
-
-
-HEALTH = reverse("jobs-health")
-
-
-def test_health_is_good_while_the_clock_ticks_and_no_job_waits_long(client):
-    tasks.add.enqueue(1)
-    clock.tick()
-    response = client.get(HEALTH)
-    assert response.status_code == 200
-    answer = response.json()
-    assert 0 <= answer["last_tick_seconds"] < 60
-    assert 0 <= answer["oldest_job_seconds"] < 60
-
-
-def test_a_clock_that_never_ticked_raises_an_alarm(client):
-    response = client.get(HEALTH)
-    assert response.status_code == 503
-    assert response.json() == {"last_tick_seconds": None, "oldest_job_seconds": 0}
-
-
-def test_a_stopped_clock_raises_an_alarm(client):
-    cache.set(COUNTS_KEY, {"at": time.time() - 90, "unfinished": {}})
-    response = client.get(HEALTH)
-    assert response.status_code == 503
-    assert response.json()["last_tick_seconds"] >= 90
-
-
-def test_a_job_that_no_worker_takes_raises_an_alarm(client):
-    clock.tick()
-    tasks.add.enqueue(1)
-    Job.objects.update(due=timezone.now() - timedelta(minutes=11))
-    response = client.get(HEALTH)
-    assert response.status_code == 503
-    assert response.json()["oldest_job_seconds"] >= 660
-
-
-def test_a_missing_redis_raises_an_alarm(client, no_redis):
-    assert client.get(HEALTH).status_code == 503
 
 
 # --- Tasks that no worker can import ---------------------------------------------------------

@@ -1,6 +1,8 @@
-"""What staff see of jobs: the admin, and mail about errors."""
+"""What staff see of jobs: the admin, mail about errors, and the page for alarms."""
 
 import logging
+import time
+from datetime import timedelta
 from uuid import uuid4
 
 import django
@@ -10,11 +12,13 @@ from django.core.cache import cache
 from django.db import DatabaseError, transaction
 from django.http import HttpResponse
 from django.urls import path, reverse
+from django.utils import timezone
 
 from config.middleware import HealthMiddleware
-from jobs import worker
+from jobs import clock, worker
 from jobs.mail import QUIET, AdminEmailHandler
 from jobs.models import Job
+from jobs.queue import COUNTS_KEY
 from jobs.tests import tasks
 
 pytestmark = pytest.mark.django_db
@@ -313,3 +317,45 @@ def test_a_mail_that_cannot_be_sent_causes_one_more_and_no_flood(sent, monkeypat
     monkeypatch.setattr("django.core.mail.mail_admins", refuse)
     log_failure()
     assert len(tried) == 2
+
+
+# --- The page that shows whether the clock ticks --------------------------------------------------
+
+
+HEALTH = reverse("jobs-health")
+
+
+def test_health_is_good_while_the_clock_ticks_and_no_job_waits_long(client):
+    tasks.add.enqueue(1)
+    clock.tick()
+    response = client.get(HEALTH)
+    assert response.status_code == 200
+    answer = response.json()
+    assert 0 <= answer["last_tick_seconds"] < 60
+    assert 0 <= answer["oldest_job_seconds"] < 60
+
+
+def test_a_clock_that_never_ticked_raises_an_alarm(client):
+    response = client.get(HEALTH)
+    assert response.status_code == 503
+    assert response.json() == {"last_tick_seconds": None, "oldest_job_seconds": 0}
+
+
+def test_a_stopped_clock_raises_an_alarm(client):
+    cache.set(COUNTS_KEY, {"at": time.time() - 90, "unfinished": {}})
+    response = client.get(HEALTH)
+    assert response.status_code == 503
+    assert response.json()["last_tick_seconds"] >= 90
+
+
+def test_a_job_that_no_worker_takes_raises_an_alarm(client):
+    clock.tick()
+    tasks.add.enqueue(1)
+    Job.objects.update(due=timezone.now() - timedelta(minutes=11))
+    response = client.get(HEALTH)
+    assert response.status_code == 503
+    assert response.json()["oldest_job_seconds"] >= 660
+
+
+def test_a_missing_redis_raises_an_alarm(client, no_redis):
+    assert client.get(HEALTH).status_code == 503
