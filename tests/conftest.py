@@ -26,6 +26,9 @@ def _home(tmp_path_factory):
     (home / ".gitconfig").write_text("[user]\nname = Tester\nemail = tester@example.com\n")
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setenv("HOME", str(home))
+        # Where a site's pytest makes its folders. In one that many share, it finds half a list when
+        # another one tidies up, and warns, which is an error there.
+        monkeypatch.setenv("PYTEST_DEBUG_TEMPROOT", str(home))
         # Processes must see only the environment that the tests give them.
         for name in ("CI", "DATABASE_URL", "DEBUG", "PORT", "REDIS_URL", "SECRET_KEY", *OF_MAKE):
             monkeypatch.delenv(name, raising=False)
