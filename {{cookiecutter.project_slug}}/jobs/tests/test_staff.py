@@ -325,6 +325,8 @@ def test_a_mail_that_cannot_be_sent_causes_one_more_and_no_flood(sent, monkeypat
 HEALTH = reverse("jobs-health")
 
 
+# A tick closes old connections, so these need transactions of their own.
+@pytest.mark.django_db(transaction=True)
 def test_health_is_good_while_the_clock_ticks_and_no_job_waits_long(client):
     tasks.add.enqueue(1)
     clock.tick()
@@ -348,6 +350,7 @@ def test_a_stopped_clock_raises_an_alarm(client):
     assert response.json()["last_tick_seconds"] >= 90
 
 
+@pytest.mark.django_db(transaction=True)
 def test_a_job_that_no_worker_takes_raises_an_alarm(client):
     clock.tick()
     tasks.add.enqueue(1)
